@@ -1,0 +1,4 @@
+//! The `sluicegate` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! SQLite sink for sluicegate: one transaction per batch.
+#![forbid(unsafe_code)]

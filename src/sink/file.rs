@@ -1,0 +1,1 @@
+//! Lines into a file or another writer.

@@ -1,0 +1,177 @@
+//! Where batches go: the [`Sink`] trait, what it is told ([`WriteContext`]) and what it answers ([`WriteError`]).
+//!
+//! A sink is opened by a [`SinkFactory`] on the thread of the flusher that will use it, so it may be `!Send`. It
+//! *borrows* each batch: whatever goes wrong in `write`, the engine still has the items.
+
+mod error;
+mod file;
+mod simple;
+
+use std::time::{Duration, Instant};
+
+pub use error::{Applied, BoxError, Class, WriteError};
+
+pub use simple::{FnSink, NullSink, from_fn};
+
+use crate::batch::Batch;
+
+/// Takes batches. One sink belongs to one flusher and is never called from two threads.
+///
+/// ```
+/// use sluicegate::{Batch, Sink, WriteContext, WriteError};
+///
+/// struct Total(u64);
+/// impl Sink<u64> for Total {
+///     fn write(&mut self, batch: &Batch<u64>, _: &mut WriteContext<'_>) -> Result<(), WriteError> {
+///         self.0 += batch.iter().sum::<u64>();
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Sink<T> {
+    /// Writes the batch: one call, one round trip.
+    ///
+    /// `Ok(())` means that every item is in, except those marked by [`WriteContext::fail`]. The batch is never
+    /// empty. A panic is caught: the batch counts as failed and the sink is dropped and opened anew.
+    ///
+    /// # Errors
+    /// `Err(e)` means that every item not marked by [`WriteContext::fail`] failed with `e`.
+    fn write(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> Result<(), WriteError>;
+
+    /// What this sink can take in one call. The engine forms no batch beyond it.
+    fn limits(&self) -> SinkLimits {
+        SinkLimits::default()
+    }
+
+    /// The last call, after the last batch.
+    ///
+    /// # Errors
+    /// An error is reported in [`Shutdown::close_errors`](crate::Shutdown::close_errors); no item's fate changes.
+    fn close(&mut self, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        let _ = cx;
+        Ok(())
+    }
+}
+
+impl<T, S: Sink<T> + ?Sized> Sink<T> for Box<S> {
+    fn write(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        (**self).write(batch, cx)
+    }
+    fn limits(&self) -> SinkLimits {
+        (**self).limits()
+    }
+    fn close(&mut self, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        (**self).close(cx)
+    }
+}
+
+/// The most that a sink takes in one call; the engine uses the smaller of this and its own configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SinkLimits {
+    /// Items in one batch; `None` for no limit, 0 is read as 1.
+    pub max_batch_size: Option<usize>,
+    /// Bytes in one batch, as the builder's `weight` function counts them; unused without one.
+    pub max_batch_bytes: Option<u64>,
+}
+
+impl SinkLimits {
+    /// At most this many items in a batch.
+    #[must_use]
+    pub fn max_batch_size(mut self, items: usize) -> Self {
+        self.max_batch_size = Some(items);
+        self
+    }
+
+    /// At most this many bytes in a batch.
+    #[must_use]
+    pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
+        self.max_batch_bytes = Some(bytes);
+        self
+    }
+}
+
+/// The flusher that a sink is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flusher {
+    /// Counts from 0 to one less than the number of flushers.
+    pub index: usize,
+}
+
+/// Opens the sink of one flusher, on that flusher's thread; called again after a panic of the sink.
+///
+/// Implemented for every `Fn(Flusher) -> Result<S, E>`.
+pub trait SinkFactory<T>: Send + Sync + 'static {
+    /// What it opens; need not be `Send`.
+    type Sink: Sink<T>;
+
+    /// Opens a sink.
+    ///
+    /// # Errors
+    /// Whatever kept it from opening. At start `spawn` fails with it; later the batch at hand fails with it and the
+    /// next batch tries again.
+    fn open(&self, flusher: Flusher) -> Result<Self::Sink, BoxError>;
+}
+
+impl<T, S, E, F> SinkFactory<T> for F
+where
+    S: Sink<T>,
+    E: Into<BoxError>,
+    F: Fn(Flusher) -> Result<S, E> + Send + Sync + 'static,
+{
+    type Sink = S;
+    fn open(&self, flusher: Flusher) -> Result<S, BoxError> {
+        self(flusher).map_err(Into::into)
+    }
+}
+
+/// What the engine tells a sink about one call, and where the sink marks items that failed alone.
+#[derive(Debug)]
+pub struct WriteContext<'a> {
+    flusher: Flusher,
+    now: Instant,
+    deadline: Option<Instant>,
+    failed: &'a mut Vec<(usize, WriteError)>,
+}
+
+impl<'a> WriteContext<'a> {
+    pub(crate) fn new(
+        flusher: Flusher,
+        now: Instant,
+        deadline: Option<Instant>,
+        failed: &'a mut Vec<(usize, WriteError)>,
+    ) -> Self {
+        Self { flusher, now, deadline, failed }
+    }
+
+    /// Marks the item at `index` of the batch as failed, alone. The first error given for an item counts; an index
+    /// outside the batch is ignored.
+    pub fn fail(&mut self, index: usize, error: WriteError) {
+        self.failed.push((index, error));
+    }
+
+    /// The flusher that calls.
+    #[must_use]
+    pub fn flusher(&self) -> Flusher {
+        self.flusher
+    }
+
+    /// The engine's time at the start of the call; of the test clock under a [`Pump`](crate::Pump).
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// When the engine stops waiting for this call, where it has said so: known once shutdown has begun.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Time left until [`deadline`](Self::deadline); `None` when there is none.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(self.now))
+    }
+}
