@@ -1,7 +1,7 @@
 //! What a sink is given: a [`Batch`], the [`BatchId`] that names it, and the [`FlushReason`] that closed it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Names a batch of one engine: 1 for the first, then counting up in the order in which batches were formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,12 +75,14 @@ pub struct Batch<T> {
     pub(crate) reason: FlushReason,
     pub(crate) bytes: u64,
     pub(crate) items: Vec<T>,
-    /// Ring position of the first item; the batch covers `items.len()` positions from here on.
+    /// Items that the sink does not see: their weight function panicked.
+    pub(crate) spoiled: Vec<T>,
+    /// Ring position of the first item.
     pub(crate) position: u64,
     /// No item of the batch was added before this moment.
     pub(crate) opened: Instant,
-    /// When it was formed.
-    pub(crate) closed: Instant,
+    /// How long after its time it was closed, where time was the reason.
+    pub(crate) late: Option<Duration>,
 }
 
 impl<T> Batch<T> {
@@ -100,6 +102,11 @@ impl<T> Batch<T> {
     #[must_use]
     pub fn items(&self) -> &[T] {
         &self.items
+    }
+
+    /// How many positions of the ring the batch stands for.
+    pub(crate) fn positions(&self) -> u64 {
+        (self.items.len() + self.spoiled.len()) as u64
     }
 
     /// Sum of the items' weights in bytes, as the builder's `weight` function gives them; 0 without one.

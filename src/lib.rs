@@ -1,7 +1,47 @@
-//! Sluicegate takes single items from many threads, holds them a bounded time, and hands them to a sink in batches.
+//! Sluicegate takes single items from many threads, holds them a bounded time, hands them to a sink in batches, and
+//! accounts for every one.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`Batcher`], [`Builder`], [`Producer`], [`Shutdown`] | the engine |
+//! | [`Sink`], [`sink`] | where batches go: the trait, a closure, files, nowhere |
+//! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
+//! | [`Stats`], [`Tally`] | where the items are |
+//! | [`ring`] | the queue alone |
+
+#![cfg_attr(any(loom, shuttle), allow(missing_docs, missing_debug_implementations))]
 
 mod batch;
+mod clock;
+mod collect;
+mod config;
+mod engine;
+mod error;
+mod flush;
+#[allow(unsafe_code)]
+pub mod ring;
 pub mod sink;
+mod sync;
+mod telemetry;
+mod wait;
 
 pub use batch::{Batch, BatchId, FlushReason};
-pub use sink::{Applied, BoxError, Class, Flusher, Sink, SinkFactory, WriteContext, WriteError};
+pub use clock::TestClock;
+pub use config::{ConfigError, FlushWhen};
+pub use engine::{Batcher, Builder, LeftBehind, Producer, Pump, PumpStep, Shutdown, Stuck};
+pub use error::{AddError, AddManyError, AddReason, FlushError, SpawnError};
+pub use flush::FailedItem;
+pub use sink::{
+    Applied, BoxError, Class, Flusher, Sink, SinkFactory, SinkLimits, WriteContext, WriteError,
+};
+pub use telemetry::{DurationSummary, FlushReasons, Stats, Summary, Tally};
+
+/// The protocols' parts, for the models in `loom-tests/` alone.
+#[cfg(any(loom, shuttle))]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::clock::Clock;
+    pub use crate::collect::{Former, Triggers};
+    pub use crate::flush::{Activity, Ledger, Node, Resolution, Shared, Turn, Writer};
+    pub use crate::wait::{WaitList, Wake};
+}

@@ -1,0 +1,68 @@
+//! Time, which tests own.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Where the engine reads the time: the monotonic clock, or a test's.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    #[default]
+    Monotonic,
+    Test(TestClock),
+}
+
+impl Clock {
+    pub fn now(&self) -> Instant {
+        match self {
+            Self::Monotonic => Instant::now(),
+            Self::Test(clock) => clock.now(),
+        }
+    }
+}
+
+/// A clock that stands still until it is told to advance. Clones show the same time.
+///
+/// ```
+/// use sluicegate::TestClock;
+/// use std::time::Duration;
+///
+/// let clock = TestClock::new();
+/// let start = clock.now();
+/// clock.advance(Duration::from_secs(3600));
+/// assert_eq!(clock.now() - start, Duration::from_secs(3600));
+/// ```
+#[derive(Clone)]
+pub struct TestClock(Arc<Mutex<Instant>>);
+
+impl TestClock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// The time it shows.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves it on. Stays where it is if `by` is more than an [`Instant`] can hold.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = now.checked_add(by).unwrap_or(*now);
+    }
+}
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TestClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TestClock").field(&self.now()).finish()
+    }
+}

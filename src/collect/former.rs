@@ -1,0 +1,267 @@
+//! The forming batch as a state machine.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::marks::Marks;
+use crate::batch::{Batch, BatchId, FlushReason};
+use crate::config::FlushWhen;
+
+/// Bytes of an item.
+pub type Weight<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
+
+/// What closes a batch. Checked before: sizes are at least 1.
+#[derive(Clone, Debug)]
+pub struct Triggers {
+    /// At most the queue's depth, so that it can be reached.
+    pub max_batch_size: usize,
+    pub max_batch_bytes: Option<u64>,
+    pub max_batch_delay: Option<Duration>,
+    pub flush_when: FlushWhen,
+}
+
+/// What a flusher saw.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Read before `tail`.
+    pub now: Instant,
+    /// Positions claimed so far.
+    pub tail: u64,
+    pub closed: bool,
+    /// Items before this position are to be flushed now.
+    pub flush_to: u64,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do until the ring is claimed up to `position`, or the time has come, or there is news.
+    Wait { position: u64, until: Option<Instant> },
+    /// Take items out of the ring, up to this position, then ask again.
+    Drain { up_to: u64 },
+    /// Close the batch.
+    Close(FlushReason),
+    /// Closed, and nothing is left.
+    Done,
+}
+
+/// The forming batch of a node.
+pub struct Former<T> {
+    triggers: Triggers,
+    weight: Option<Weight<T>>,
+    marks: Marks,
+    last_id: u64,
+    /// Position of the first item that is in no batch yet. The items from here on are, in this order, in `items` and
+    /// `spoiled`, in `carry`, and in the ring.
+    first: u64,
+    items: Vec<T>,
+    bytes: u64,
+    /// No more may go into this batch: the next item would be too many bytes.
+    sealed: bool,
+    /// Drained, and for a later batch.
+    carry: VecDeque<T>,
+    /// Items whose weight function panicked. They travel with the batch and fail alone.
+    spoiled: Vec<T>,
+    /// Bytes of a typical item, to guess how many are missing.
+    typical: u64,
+}
+
+impl<T> Former<T> {
+    pub fn new(triggers: Triggers, weight: Option<Weight<T>>, now: Instant) -> Self {
+        Self {
+            triggers,
+            weight,
+            marks: Marks::new(now),
+            last_id: 0,
+            first: 0,
+            items: Vec::new(),
+            bytes: 0,
+            sealed: false,
+            carry: VecDeque::new(),
+            spoiled: Vec::new(),
+            typical: u64::MAX, // nothing is known: look after the first item
+        }
+    }
+
+    /// Narrows the triggers to what the sinks can take.
+    pub fn limit(&mut self, max_batch_size: Option<usize>, max_batch_bytes: Option<u64>) {
+        let triggers = &mut self.triggers;
+        if let Some(limit) = max_batch_size {
+            triggers.max_batch_size = triggers.max_batch_size.min(limit.max(1));
+        }
+        if let Some(limit) = max_batch_bytes.filter(|_| self.weight.is_some()) {
+            let bytes = triggers.max_batch_bytes.unwrap_or(u64::MAX);
+            triggers.max_batch_bytes = Some(bytes.min(limit.max(1)));
+        }
+    }
+
+    /// Position of the first item that is in no batch yet.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Takes note that no add at `position` or later had returned before `moment`.
+    pub fn mark(&mut self, position: u64, moment: Instant) {
+        self.marks.record(position, moment);
+    }
+
+    /// When the first item is due, if it is there or comes next.
+    pub fn due(&mut self) -> Option<Instant> {
+        self.oldest().checked_add(self.triggers.max_batch_delay?)
+    }
+
+    /// No add of the first item, or of a later one, had returned before this moment.
+    pub fn oldest(&mut self) -> Instant {
+        self.marks.bound(self.first)
+    }
+
+    /// What to do, seeing this.
+    pub fn step(&mut self, view: &View) -> Step {
+        let size = self.triggers.max_batch_size as u64;
+        let pending = view.tail.saturating_sub(self.first);
+        let have = self.have();
+        if self.sealed {
+            return Step::Close(FlushReason::Bytes);
+        }
+        let ready = pending.min(size);
+        let reason =
+            if pending >= size { Some(FlushReason::Size) } else { self.overdue(view, pending) };
+        match reason {
+            Some(_) if have < ready => Step::Drain { up_to: self.first + ready },
+            Some(reason) => Step::Close(reason),
+            None if pending == 0 && view.closed => Step::Done,
+            None => self.want(pending),
+        }
+    }
+
+    /// Why the items there are to be written now, few as they may be.
+    pub fn overdue(&mut self, view: &View, pending: u64) -> Option<FlushReason> {
+        if pending == 0 {
+            None
+        } else if view.closed {
+            Some(FlushReason::Shutdown)
+        } else if view.flush_to > self.first {
+            Some(FlushReason::Flush)
+        } else if self.triggers.flush_when == FlushWhen::Idle {
+            Some(FlushReason::Idle)
+        } else if self.due().is_some_and(|due| due <= view.now) {
+            Some(FlushReason::Time)
+        } else {
+            None
+        }
+    }
+
+    /// What to wait for: the end of the batch, or, where bytes count, about as many items as still fit.
+    fn want(&mut self, pending: u64) -> Step {
+        let have = self.have();
+        let mut want = self.triggers.max_batch_size as u64;
+        if self.triggers.flush_when == FlushWhen::Idle {
+            want = 1; // only reached when nothing is pending
+        } else if let Some(max) = self.triggers.max_batch_bytes {
+            let fit = max.saturating_sub(self.bytes).div_ceil(self.typical).max(1);
+            want = want.min(have + fit);
+        }
+        if pending >= want {
+            return Step::Drain { up_to: self.first + want };
+        }
+        let until = if pending == 0 { None } else { self.due() };
+        Step::Wait { position: self.first + want, until }
+    }
+
+    /// Items of this batch that are out of the ring.
+    fn have(&self) -> u64 {
+        (self.items.len() + self.spoiled.len()) as u64
+    }
+
+    /// Whether the batch has an item.
+    pub fn has_items(&self) -> bool {
+        self.have() != 0
+    }
+
+    /// Position of the next item to drain.
+    pub fn drained(&self) -> u64 {
+        self.first + self.have() + self.carry.len() as u64
+    }
+
+    /// Takes in what `drain` appends to the vector it is given, in the order of positions.
+    pub fn fill<E>(
+        &mut self,
+        drain: impl FnOnce(&mut Vec<T>) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let weighed = self.items.len();
+        let count = drain(&mut self.items)?;
+        if self.weight.is_some() {
+            self.carry.extend(self.items.drain(weighed..));
+            self.refill();
+        }
+        Ok(count)
+    }
+
+    /// Moves carried items into the batch while they fit. An item that is too large by itself travels alone.
+    fn refill(&mut self) {
+        let Some(weight) = self.weight.clone() else { return };
+        let max = self.triggers.max_batch_bytes.unwrap_or(u64::MAX);
+        while let Some(item) = self.carry.front() {
+            if self.have() >= self.triggers.max_batch_size as u64 {
+                return;
+            }
+            let weighed = catch_unwind(AssertUnwindSafe(|| weight(item)));
+            let bytes = weighed.as_ref().map_or(0, |&bytes| bytes as u64);
+            let sum = self.bytes.saturating_add(bytes);
+            if sum > max && self.has_items() {
+                self.sealed = true;
+                return;
+            }
+            let Some(item) = self.carry.pop_front() else { return };
+            match weighed {
+                Ok(_) => self.items.push(item),
+                Err(_) => self.spoiled.push(item),
+            }
+            self.bytes = sum;
+            self.typical = (sum / self.have()).max(1);
+            self.sealed = sum >= max;
+            if self.sealed {
+                return;
+            }
+        }
+    }
+
+    /// Closes the batch. `empty` is a vector to be used for the next one.
+    pub fn close(&mut self, reason: FlushReason, now: Instant, empty: Vec<T>) -> Batch<T> {
+        let opened = self.oldest();
+        let due = self.due().filter(|_| reason == FlushReason::Time);
+        self.last_id += 1;
+        let batch = Batch {
+            id: BatchId(self.last_id),
+            reason,
+            bytes: mem::take(&mut self.bytes),
+            position: self.first,
+            opened,
+            late: due.map(|due| now.saturating_duration_since(due)),
+            items: mem::replace(&mut self.items, empty),
+            spoiled: mem::take(&mut self.spoiled),
+        };
+        self.first += batch.positions();
+        self.sealed = false;
+        self.refill();
+        batch
+    }
+
+    /// Everything that was drained and is in no batch, oldest first.
+    pub fn take_rest(&mut self) -> Vec<T> {
+        self.first = self.drained();
+        let mut rest = mem::take(&mut self.items);
+        rest.append(&mut self.spoiled);
+        rest.extend(self.carry.drain(..));
+        (self.bytes, self.sealed) = (0, false);
+        rest
+    }
+
+    /// Takes note that `count` items were taken out of the ring past it.
+    pub fn skip(&mut self, count: usize) {
+        self.first += count as u64;
+    }
+}

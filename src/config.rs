@@ -1,0 +1,231 @@
+//! What a caller may set, checked once.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ring::{CAPACITY_MAX, CAPACITY_MIN};
+
+/// Longest `max_batch_delay` without `allow_long_delay`: what waits that long in memory is lost with the process.
+pub const LONG_DELAY: Duration = Duration::from_secs(60);
+
+/// The most flushers that an engine may have.
+pub const FLUSHERS_MAX: usize = 1024;
+
+/// When a batch that is not full is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FlushWhen {
+    /// When a trigger says so: size, bytes, time, a flush, or shutdown. Fewest calls.
+    #[default]
+    Due,
+    /// As soon as a flusher is free: a busy sink makes the batches grow by itself. Lowest latency.
+    Idle,
+}
+
+/// The values that a builder collects.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub max_batch_size: Option<usize>,
+    pub max_batch_bytes: Option<u64>,
+    pub max_batch_delay: Option<Duration>,
+    pub queue_depth: usize,
+    pub flushers: usize,
+    pub flush_when: FlushWhen,
+    pub allow_long_delay: bool,
+    pub failed_kept: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_batch_size: Some(512),
+            max_batch_bytes: None,
+            max_batch_delay: Some(Duration::from_millis(100)),
+            queue_depth: 8192,
+            flushers: 1,
+            flush_when: FlushWhen::Due,
+            allow_long_delay: false,
+            failed_kept: 65_536,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what cannot work.
+    pub fn check(&self, weighs: bool) -> Result<(), ConfigError> {
+        // By name, so that a new value cannot be forgotten here.
+        let Self {
+            max_batch_size,
+            max_batch_bytes,
+            max_batch_delay,
+            queue_depth,
+            flushers,
+            flush_when: _,
+            allow_long_delay,
+            failed_kept: _,
+        } = *self;
+        if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {
+            return Err(ConfigError::QueueDepth { got: queue_depth });
+        }
+        if max_batch_size.is_none() && max_batch_delay.is_none() {
+            return Err(ConfigError::Unbounded);
+        }
+        match max_batch_size {
+            Some(0) => return Err(ConfigError::Zero { key: "max_batch_size" }),
+            Some(size) if size > queue_depth => {
+                return Err(ConfigError::BatchOverQueueDepth { max_batch_size: size, queue_depth });
+            }
+            _ => {}
+        }
+        match max_batch_bytes {
+            Some(0) => return Err(ConfigError::Zero { key: "max_batch_bytes" }),
+            Some(_) if !weighs => return Err(ConfigError::BytesWithoutWeight),
+            _ => {}
+        }
+        match max_batch_delay {
+            Some(delay) if delay > LONG_DELAY && !allow_long_delay => {
+                return Err(ConfigError::LongDelay { got: delay });
+            }
+            _ => {}
+        }
+        if !(1..=FLUSHERS_MAX).contains(&flushers) {
+            return Err(ConfigError::Flushers { got: flushers });
+        }
+        Ok(())
+    }
+}
+
+/// Why a configuration was refused, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `queue_depth` is not a power of two in range, or its memory cannot be had.
+    QueueDepth {
+        /// What was asked for.
+        got: usize,
+    },
+    /// A batch of `max_batch_size` could never fill.
+    BatchOverQueueDepth {
+        /// What was asked for.
+        max_batch_size: usize,
+        /// What was asked for.
+        queue_depth: usize,
+    },
+    /// Neither size nor delay is bounded: nothing would ever be written.
+    Unbounded,
+    /// A bound of nothing.
+    Zero {
+        /// The setting.
+        key: &'static str,
+    },
+    /// `max_batch_bytes` needs a function that says how many bytes an item has.
+    BytesWithoutWeight,
+    /// `max_batch_delay` is long, and what waits in memory is lost with the process.
+    LongDelay {
+        /// What was asked for.
+        got: Duration,
+    },
+    /// No flusher, or too many.
+    Flushers {
+        /// What was asked for.
+        got: usize,
+    },
+}
+
+impl ConfigError {
+    /// The setting at fault, under the builder's name for it.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::QueueDepth { .. } => "queue_depth",
+            Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
+            Self::Zero { key } => key,
+            Self::BytesWithoutWeight => "max_batch_bytes",
+            Self::LongDelay { .. } => "max_batch_delay",
+            Self::Flushers { .. } => "flushers",
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.key())?;
+        match self {
+            Self::QueueDepth { got } => write!(
+                f,
+                "{got} is not a power of two from {CAPACITY_MIN} to {CAPACITY_MAX} that fits in memory"
+            ),
+            Self::BatchOverQueueDepth { max_batch_size, queue_depth } => write!(
+                f,
+                "a batch of {max_batch_size} can never fill in a queue_depth of {queue_depth}; \
+                 lower the one or raise the other"
+            ),
+            Self::Unbounded => f.write_str(
+                "neither max_batch_size nor max_batch_delay is set, so no batch would ever be \
+                 written; set one of them",
+            ),
+            Self::Zero { .. } => f.write_str("must be at least 1"),
+            Self::BytesWithoutWeight => f.write_str(
+                "the engine does not know the bytes of an item; give the builder a weight function",
+            ),
+            Self::LongDelay { got } => write!(
+                f,
+                "items would wait {got:?} in memory and be lost with the process; stay within \
+                 {LONG_DELAY:?} or set allow_long_delay"
+            ),
+            Self::Flushers { got } => write!(f, "{got} is not within 1..={FLUSHERS_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> ConfigError {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check(false).expect_err("must be refused")
+    }
+
+    #[test]
+    fn the_default_is_accepted() {
+        assert_eq!(Config::default().check(false), Ok(()));
+    }
+
+    #[test]
+    fn each_bad_value_is_refused_under_its_own_key() {
+        let delay = Duration::from_secs(3600);
+        let cases: [(ConfigError, &str); 10] = [
+            (refused(|c| c.queue_depth = 0), "queue_depth"),
+            (refused(|c| c.queue_depth = 1), "queue_depth"),
+            (refused(|c| c.queue_depth = 1000), "queue_depth"),
+            (refused(|c| c.queue_depth = usize::MAX), "queue_depth"),
+            (refused(|c| c.max_batch_size = Some(8193)), "max_batch_size"),
+            (refused(|c| c.max_batch_size = Some(0)), "max_batch_size"),
+            (refused(|c| (c.max_batch_size, c.max_batch_delay) = (None, None)), "max_batch_size"),
+            (refused(|c| c.max_batch_bytes = Some(10)), "max_batch_bytes"),
+            (refused(|c| c.max_batch_delay = Some(delay)), "max_batch_delay"),
+            (refused(|c| c.flushers = 0), "flushers"),
+        ];
+        for (error, key) in cases {
+            assert_eq!(error.key(), key);
+            assert!(error.to_string().starts_with(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_bound_is_enough_and_a_long_delay_can_be_allowed() {
+        let size_only = Config { max_batch_delay: None, ..Config::default() };
+        let delay_only = Config { max_batch_size: None, ..Config::default() };
+        let long = Config {
+            max_batch_delay: Some(Duration::from_secs(3600)),
+            allow_long_delay: true,
+            ..Config::default()
+        };
+        for config in [size_only, delay_only, long] {
+            assert_eq!(config.check(false), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Configures an engine and starts it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::{Batcher, Pump};
+use crate::clock::{Clock, TestClock};
+use crate::collect::{Former, Triggers, Weight};
+use crate::config::{Config, ConfigError, FlushWhen};
+use crate::error::SpawnError;
+use crate::flush::{FailedItem, FlusherThread, Lease, Ledger, Node, OnFailed, Opened, Shared};
+use crate::ring::Ring;
+use crate::sink::{Flusher, Sink, SinkFactory, SinkLimits};
+use crate::sync::{MutexGuard, lock};
+use crate::telemetry::Counter;
+
+/// Collects what an engine is to be; [`spawn`](Self::spawn) checks it and starts it.
+///
+/// | setting | default | |
+/// |---|---|---|
+/// | `max_batch_size` | 512 | items |
+/// | `max_batch_bytes` | none | needs `weight` |
+/// | `max_batch_delay` | 100 ms | age of a batch's first item |
+/// | `queue_depth` | 8192 | items; a power of two |
+/// | `flushers` | 1 | threads, each with its own sink |
+/// | `flush_when` | `Due` | or `Idle` |
+pub struct Builder<T> {
+    config: Config,
+    weight: Option<Weight<T>>,
+    on_failed: Option<OnFailed<T>>,
+}
+
+impl<T: Send + 'static> Builder<T> {
+    pub(super) fn new() -> Self {
+        Self { config: Config::default(), weight: None, on_failed: None }
+    }
+
+    /// Closes a batch at this many items; `None` for no such trigger. At most `queue_depth`.
+    #[must_use]
+    pub fn max_batch_size(mut self, items: impl Into<Option<usize>>) -> Self {
+        self.config.max_batch_size = items.into();
+        self
+    }
+
+    /// Closes a batch before it exceeds this many bytes, as [`weight`](Self::weight) counts them. An item that is larger
+    /// by itself travels alone.
+    #[must_use]
+    pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
+        self.config.max_batch_bytes = Some(bytes);
+        self
+    }
+
+    /// Closes a batch when its first item is this old; `None` for no such trigger. Later items never reset it. A batch
+    /// is never closed later than this, but for the time that every flusher is busy in its sink and the wake-up latency
+    /// of a thread; it may be closed somewhat earlier after a busy time.
+    #[must_use]
+    pub fn max_batch_delay(mut self, delay: impl Into<Option<Duration>>) -> Self {
+        self.config.max_batch_delay = delay.into();
+        self
+    }
+
+    /// Slots of the ring: so many items wait at most before `add` waits. A power of two, at least 2.
+    #[must_use]
+    pub fn queue_depth(mut self, items: usize) -> Self {
+        self.config.queue_depth = items;
+        self
+    }
+
+    /// Threads that write, each with a sink of its own. With more than one, batches may be written out of order.
+    #[must_use]
+    pub fn flushers(mut self, threads: usize) -> Self {
+        self.config.flushers = threads;
+        self
+    }
+
+    /// When a batch that is not full is written.
+    #[must_use]
+    pub fn flush_when(mut self, when: FlushWhen) -> Self {
+        self.config.flush_when = when;
+        self
+    }
+
+    /// Allows a `max_batch_delay` over a minute. What waits in memory is lost with the process.
+    #[must_use]
+    pub fn allow_long_delay(mut self, allow: bool) -> Self {
+        self.config.allow_long_delay = allow;
+        self
+    }
+
+    /// Says how many bytes an item has. Called once or twice per item, on a flusher's thread; an item on which it panics
+    /// fails alone.
+    #[must_use]
+    pub fn weight(mut self, weight: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
+        self.weight = Some(Arc::new(weight));
+        self
+    }
+
+    /// Takes each failed item, on the thread of its flusher, instead of the shutdown report. A flush barrier waits for
+    /// it. A panic of it is caught and counted; the item is gone then.
+    #[must_use]
+    pub fn on_failed(mut self, take: impl Fn(FailedItem<T>) + Send + Sync + 'static) -> Self {
+        self.on_failed = Some(Arc::new(take));
+        self
+    }
+
+    /// How many failed items are kept for [`Shutdown::failed`](crate::Shutdown::failed) when nobody takes them: 65,536
+    /// unless told otherwise. Further ones are dropped, counted and warned of.
+    #[must_use]
+    pub fn failed_kept(mut self, items: usize) -> Self {
+        self.config.failed_kept = items;
+        self
+    }
+
+    /// Starts the engine: opens a sink on the thread of each flusher, and returns when all are open.
+    ///
+    /// ```
+    /// use sluicegate::{Batcher, SpawnError, WriteError, sink::NullSink};
+    ///
+    /// let refused = Batcher::<u64>::builder()
+    ///     .queue_depth(1000)
+    ///     .spawn(|_| Ok::<_, WriteError>(NullSink));
+    /// let Err(SpawnError::Config(error)) = refused else { panic!() };
+    /// assert_eq!(error.key(), "queue_depth");
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpawnError`]; whatever was started is stopped again.
+    pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T>, SpawnError> {
+        let flushers = self.config.flushers;
+        let shared = Arc::new(self.shared(Clock::default())?);
+        let factory = Arc::new(factory);
+        let mut batcher =
+            Batcher { shared: Arc::clone(&shared), threads: Vec::new(), finished: true };
+        // Until every sink is open and has told its limits, nobody collects.
+        let mut lease = lock(&shared.node.lease);
+        let (sender, opened) = channel();
+        let mut failure = None;
+        for index in 0..flushers {
+            let thread = FlusherThread {
+                shared: Arc::clone(&shared),
+                factory: Arc::clone(&factory),
+                flusher: Flusher { index },
+                opened: sender.clone(),
+            };
+            let name = format!("sluicegate-{index}");
+            match thread::Builder::new().name(name).spawn(move || thread.run()) {
+                Ok(handle) => batcher.threads.push(handle),
+                Err(error) => {
+                    failure = Some(SpawnError::Thread(error));
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        let failure = failure.or(limit(&mut lease, &opened).err());
+        if failure.is_some() {
+            shared.node.stop();
+        }
+        drop(lease);
+        match failure {
+            None => {
+                batcher.finished = false;
+                Ok(batcher)
+            }
+            Some(error) => {
+                for thread in batcher.threads.drain(..) {
+                    let _ = thread.join();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes an engine without threads, driven by the caller, with a clock of the caller's; see [`Pump`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` is read as 1.
+    pub fn pump<S: Sink<T>>(
+        mut self,
+        sink: S,
+        clock: TestClock,
+    ) -> Result<Pump<T, S>, ConfigError> {
+        self.config.flushers = 1;
+        let shared = self.shared(Clock::Test(clock.clone()))?;
+        let limits = sink.limits();
+        lock(&shared.node.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
+        Ok(Pump::new(shared, sink, clock))
+    }
+
+    fn shared(self, clock: Clock) -> Result<Shared<T>, ConfigError> {
+        /// Numbers the engines of this process.
+        static ENGINES: Counter = Counter::new(1);
+        let Self { config, weight, on_failed } = self;
+        config.check(weight.is_some())?;
+        let ring = Ring::new(config.queue_depth)
+            .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
+        let triggers = Triggers {
+            max_batch_size: config.max_batch_size.unwrap_or(config.queue_depth),
+            max_batch_bytes: config.max_batch_bytes,
+            max_batch_delay: config.max_batch_delay,
+            flush_when: config.flush_when,
+        };
+        let former = Former::new(triggers, weight, clock.now());
+        let node = Node::new(ENGINES.count(), ring, former, clock.clone());
+        let ledger = Ledger::new(config.flushers, config.queue_depth, config.failed_kept, clock);
+        Ok(Shared { node, ledger, on_failed })
+    }
+}
+
+/// Waits until each sink is open and narrows the triggers to what they all take.
+fn limit<T>(
+    lease: &mut MutexGuard<'_, Lease<T>>,
+    opened: &Receiver<Opened>,
+) -> Result<(), SpawnError> {
+    let mut failure = Ok(());
+    for Opened { flusher, limits } in opened {
+        match limits {
+            Ok(SinkLimits { max_batch_size, max_batch_bytes }) => {
+                lease.former.limit(max_batch_size, max_batch_bytes);
+            }
+            Err(source) => failure = failure.and(Err(SpawnError::Open { flusher, source })),
+        }
+    }
+    failure
+}
+
+impl<T> fmt::Debug for Builder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.config.fmt(f)
+    }
+}

@@ -1,0 +1,152 @@
+//! The engine as its user sees it: [`Builder`], [`Batcher`], [`Producer`], [`Shutdown`] and the thread-less [`Pump`].
+
+mod builder;
+mod producer;
+mod pump;
+mod shutdown;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use builder::Builder;
+pub use producer::Producer;
+pub use pump::{Pump, PumpStep};
+pub use shutdown::{LeftBehind, Shutdown, Stuck};
+
+use crate::error::FlushError;
+use crate::flush::{Resolution, Serving, Shared};
+use crate::telemetry::{Stats, Tally};
+
+const DROP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The unique owner of an engine. Producers add items, flushers hand them to the sink in batches, and this is where to
+/// flush, look at the figures, and shut down.
+///
+/// Dropped without [`shutdown`](Self::shutdown) it closes, drains for at most [`Batcher::DROP_DEADLINE`], and warns
+/// through `tracing`.
+///
+/// ```
+/// use std::time::Duration;
+/// use sluicegate::{Batch, Batcher, WriteContext, WriteError, sink};
+///
+/// let batcher = Batcher::builder().max_batch_size(100).spawn(|_flusher| {
+///     Ok::<_, WriteError>(sink::from_fn(|batch: &Batch<u64>, _: &mut WriteContext<'_>| {
+///         println!("{} items in one call", batch.len());
+///         Ok(())
+///     }))
+/// })?;
+/// let producer = batcher.producer();
+/// for item in 0..1_000 {
+///     producer.add(item)?;
+/// }
+/// let report = batcher.shutdown(Duration::from_secs(5));
+/// assert_eq!(report.tally.flushed_ok, 1_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Batcher<T> {
+    shared: Arc<Shared<T>>,
+    /// Empty once shut down.
+    threads: Vec<JoinHandle<()>>,
+    finished: bool,
+}
+
+impl<T: Send + 'static> Batcher<T> {
+    /// How long an engine that is dropped without a shutdown goes on draining.
+    pub const DROP_DEADLINE: Duration = DROP_DEADLINE;
+
+    /// An engine to be configured.
+    #[must_use]
+    pub fn builder() -> Builder<T> {
+        Builder::new()
+    }
+
+    /// A handle to add items with; clone it for more.
+    #[must_use]
+    pub fn producer(&self) -> Producer<T> {
+        Producer::new(Arc::clone(&self.shared))
+    }
+
+    /// Waits until every item added before this call has met its fate, or `timeout` has passed. Adds go on meanwhile
+    /// and are not waited for. Open batches are written at once, with reason `flush`.
+    ///
+    /// # Errors
+    /// [`FlushError::Timeout`] carries the tally of that moment; the items go on to their fate.
+    /// [`FlushError::Reentrant`] when called from a sink or a callback of this engine.
+    /// [`FlushError::Stopped`] when no flusher is left.
+    pub fn flush(&self, timeout: Duration) -> Result<Tally, FlushError> {
+        let Shared { node, ledger, .. } = &*self.shared;
+        if Serving::is(node.engine) {
+            return Err(FlushError::Reentrant);
+        }
+        // An add that has returned is before the tail that this reads, in the one order of read-modify-writes.
+        let position = node.ring.rendezvous().position;
+        node.wake.demand(&node.ring, position);
+        let resolution = ledger.wait_resolved(position, timeout);
+        let tally = self.tally();
+        match resolution {
+            Resolution::Resolved => Ok(tally),
+            Resolution::TimedOut => Err(FlushError::Timeout(tally)),
+            Resolution::Stopped => Err(FlushError::Stopped(tally)),
+        }
+    }
+
+    /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get their items back.
+    /// Returns at once; harmless when called again.
+    pub fn close(&self) {
+        self.shared.node.close();
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.node.ring.is_closed()
+    }
+
+    /// Where the items are, exactly, at this moment.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.shared.ledger.tally(&self.shared.node)
+    }
+
+    /// Everything that is counted, of one moment. Takes some 10 µs: the histograms are copied.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.ledger.stats(&self.shared.node)
+    }
+
+    /// Closes, writes what was added, and waits for it: until every item has met its fate, or `deadline` has passed.
+    ///
+    /// At the deadline no further write starts. Items that were not written are handed back in
+    /// [`Shutdown::unflushed`]. A sink that has not returned by then is left behind with its batch, whose items count as
+    /// `unknown`; its thread cannot be ended and stays until the sink returns.
+    ///
+    /// Called from this engine's own sink or callback it does not wait for the calling flusher, which is left behind.
+    pub fn shutdown(mut self, deadline: Duration) -> Shutdown<T> {
+        self.finish(deadline)
+    }
+}
+
+impl<T> Drop for Batcher<T> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let report = self.finish(DROP_DEADLINE);
+        tracing::warn!(
+            enqueued = report.tally.enqueued,
+            flushed_ok = report.tally.flushed_ok,
+            flushed_fail = report.tally.flushed_fail,
+            unknown = report.tally.unknown,
+            in_flight = report.tally.in_flight,
+            "an engine was dropped without a shutdown: it was drained, and its report is lost"
+        );
+    }
+}
+
+impl<T> fmt::Debug for Batcher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batcher").field("ring", &self.shared.node.ring).finish_non_exhaustive()
+    }
+}

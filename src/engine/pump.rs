@@ -1,0 +1,189 @@
+//! The whole engine without threads and without sleep: for tests of time triggers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Producer, Shutdown};
+use crate::batch::{BatchId, FlushReason};
+use crate::clock::TestClock;
+use crate::flush::{Serving, Shared, Turn, Writer};
+use crate::sink::{BoxError, Flusher, Sink};
+use crate::sync::lock;
+use crate::telemetry::{Stats, Tally};
+
+/// The one flusher of a pump.
+const FLUSHER: Flusher = Flusher { index: 0 };
+
+/// An engine that does nothing by itself: each [`step`](Self::step) does what a flusher's thread would do next, at the
+/// time that a [`TestClock`] shows. Same ring, same triggers, same ledger.
+///
+/// ```
+/// use std::time::Duration;
+/// use sluicegate::{Batcher, FlushReason, PumpStep, TestClock, sink::NullSink};
+///
+/// let mut pump = Batcher::builder()
+///     .max_batch_delay(Duration::from_millis(100))
+///     .pump(NullSink, TestClock::new())?;
+/// pump.producer().add("a single item").unwrap();
+///
+/// assert_eq!(pump.advance(Duration::from_millis(99)), 0); // not due yet
+/// assert_eq!(pump.advance(Duration::from_millis(1)), 1); // one batch, to the millisecond
+/// assert_eq!(pump.stats().flush_reasons.get(FlushReason::Time), 1);
+/// # Ok::<(), sluicegate::ConfigError>(())
+/// ```
+pub struct Pump<T, S> {
+    shared: Arc<Shared<T>>,
+    writer: Writer<S>,
+    buffer: Vec<T>,
+    clock: TestClock,
+}
+
+/// What a [`Pump::step`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PumpStep {
+    /// It gave this batch to the sink.
+    Wrote {
+        /// The batch.
+        batch: BatchId,
+        /// Why it was closed.
+        reason: FlushReason,
+        /// Its items.
+        items: usize,
+    },
+    /// There is nothing to do at this time.
+    Idle,
+    /// Closed, and nothing is left.
+    Done,
+}
+
+impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
+    pub(super) fn new(shared: Shared<T>, sink: S, clock: TestClock) -> Self {
+        let writer = Writer::new(FLUSHER, sink);
+        Self { shared: Arc::new(shared), writer, buffer: Vec::new(), clock }
+    }
+
+    /// A handle to add items with. Adding to a full queue fails with `Full` at once: nobody would make room meanwhile.
+    #[must_use]
+    pub fn producer(&self) -> Producer<T> {
+        Producer::new(Arc::clone(&self.shared))
+    }
+
+    /// The sink; `None` after it has panicked: a pump has no factory to open it anew, and its batches fail from then on.
+    pub fn sink(&mut self) -> Option<&mut S> {
+        self.writer.sink()
+    }
+
+    /// Writes the next batch that is ready or due, if there is one.
+    pub fn step(&mut self) -> PumpStep {
+        let Shared { node, .. } = &*self.shared;
+        let _serving = Serving::engine(node.engine);
+        loop {
+            let turn = node.turn(&mut lock(&node.lease), &mut self.buffer, true);
+            match turn {
+                Turn::Progress => {}
+                Turn::Wait { .. } | Turn::Stalled => return PumpStep::Idle,
+                Turn::Done => return PumpStep::Done,
+                Turn::Batch(batch) => {
+                    let (id, reason, items) = (batch.id(), batch.reason(), batch.len());
+                    let reopen = || -> Result<S, BoxError> { Err("a pump has no factory".into()) };
+                    let empty = self.writer.flush(&self.shared, batch, &reopen);
+                    self.buffer = empty.unwrap_or_default();
+                    return PumpStep::Wrote { batch: id, reason, items };
+                }
+            }
+        }
+    }
+
+    /// Writes every batch that is ready or due now; returns how many.
+    pub fn run(&mut self) -> usize {
+        let mut batches = 0;
+        while let PumpStep::Wrote { .. } = self.step() {
+            batches += 1;
+        }
+        batches
+    }
+
+    /// When the forming batch is due; `None` when there is none, or no delay is set.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let node = &self.shared.node;
+        let former = &mut lock(&node.lease).former;
+        if node.ring.pushed() > former.first() { former.due() } else { None }
+    }
+
+    /// Moves the clock on by `time`, stopping at each moment at which a batch is due to write it then. Returns how many
+    /// batches were written.
+    pub fn advance(&mut self, time: Duration) -> usize {
+        let end = self.clock.now().checked_add(time);
+        let mut batches = self.run();
+        while let Some(due) = self.next_due().filter(|due| end.is_some_and(|end| *due <= end)) {
+            self.clock.advance(due.saturating_duration_since(self.clock.now()));
+            let written = self.run();
+            if written == 0 {
+                break; // a producer has stopped between claim and publish
+            }
+            batches += written;
+        }
+        if let Some(end) = end {
+            self.clock.advance(end.saturating_duration_since(self.clock.now()));
+        }
+        batches + self.run()
+    }
+
+    /// Writes everything that was added before this call.
+    pub fn flush(&mut self) -> Tally {
+        let node = &self.shared.node;
+        node.wake.demand(&node.ring, node.ring.rendezvous().position);
+        self.run();
+        self.tally()
+    }
+
+    /// Refuses every add from now on.
+    pub fn close(&self) {
+        self.shared.node.close();
+    }
+
+    /// Where the items are.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.shared.ledger.tally(&self.shared.node)
+    }
+
+    /// Everything that is counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.ledger.stats(&self.shared.node)
+    }
+
+    /// Closes, writes everything that was added, and closes the sink.
+    pub fn shutdown(mut self) -> Shutdown<T> {
+        self.close();
+        self.run();
+        let Shared { node, ledger, .. } = &*self.shared;
+        ledger.closing(FLUSHER);
+        let serving = Serving::engine(node.engine);
+        let close_error = self.writer.close(node.clock.now(), None);
+        drop(serving);
+        ledger.ended(FLUSHER, close_error);
+        let mut unflushed = ledger.take_handed_back();
+        node.take_rest(&mut lock(&node.lease), &mut unflushed);
+        let (failed, failed_discarded) = ledger.take_failed();
+        let stats = ledger.stats(node);
+        Shutdown {
+            tally: stats.tally,
+            stats,
+            unflushed,
+            failed,
+            failed_discarded,
+            left_behind: Vec::new(),
+            close_errors: ledger.take_close_errors(),
+        }
+    }
+}
+
+impl<T, S> fmt::Debug for Pump<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pump").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! Shutting down: within a deadline, with a report in which nothing is missing.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Batcher;
+use crate::batch::BatchId;
+use crate::flush::{Activity, FailedItem, Serving, Shared};
+use crate::sink::{Flusher, WriteError};
+use crate::sync::{sleep, try_lock};
+use crate::telemetry::{Stats, Tally};
+
+/// How long past its deadline shutdown waits for flushers that are in no sink.
+const STOP_GRACE: Duration = Duration::from_millis(50);
+
+/// What became of everything; the last word of [`Batcher::shutdown`].
+#[derive(Debug)]
+#[must_use = "it holds the items that were not flushed"]
+pub struct Shutdown<T> {
+    /// Where the items are. `in_flight` are those in `unflushed`, and those that a stopped producer had claimed a slot
+    /// for and never published.
+    pub tally: Tally,
+    /// The figures of the whole run.
+    pub stats: Stats,
+    /// Items that no sink has seen, oldest first, handed back.
+    pub unflushed: Vec<T>,
+    /// Items that the sink did not take, unless the builder's `on_failed` has taken them.
+    pub failed: Vec<FailedItem<T>>,
+    /// Failed items beyond `failed_kept`: counted in the tally, and gone.
+    pub failed_discarded: u64,
+    /// Flushers that did not come back in time.
+    pub left_behind: Vec<LeftBehind>,
+    /// What sinks said on closing.
+    pub close_errors: Vec<(Flusher, WriteError)>,
+}
+
+/// A flusher that did not come back from the caller's code in time; its thread lives on until that returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeftBehind {
+    /// Which.
+    pub flusher: Flusher,
+    /// Where it was.
+    pub stuck: Stuck,
+}
+
+/// Where a flusher was left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stuck {
+    /// In `Sink::write`. The items of the batch count as `unknown`.
+    Writing {
+        /// The batch.
+        batch: BatchId,
+        /// Its items.
+        items: u64,
+    },
+    /// In `on_failed`. The batch's fates were settled before.
+    Reporting {
+        /// The batch.
+        batch: BatchId,
+    },
+    /// In `Sink::close`.
+    Closing,
+    /// In the weight function. What it was weighing cannot be handed back and stays `in_flight`.
+    Collecting,
+}
+
+impl<T> Shutdown<T> {
+    /// Whether every item was flushed, every flusher came back and every sink closed without an error.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.tally.flushed_ok == self.tally.enqueued
+            && self.left_behind.is_empty()
+            && self.close_errors.is_empty()
+    }
+}
+
+impl<T> Batcher<T> {
+    pub(super) fn finish(&mut self, deadline: Duration) -> Shutdown<T> {
+        self.finished = true;
+        let shared = Arc::clone(&self.shared);
+        let Shared { node, ledger, .. } = &*shared;
+        let until = node.clock.now().checked_add(deadline);
+        ledger.set_deadline(until);
+        node.close();
+        let here = self.this_flusher();
+        let mut left = Vec::new();
+        if here.is_some() || !ledger.wait_ended(until, None) {
+            if here.is_some() {
+                ledger.wait_ended(until, here); // a flusher cannot wait for itself
+            }
+            ledger.stop();
+            node.stop();
+            let in_user_code = |activity| !matches!(activity, Activity::Collecting);
+            left = ledger
+                .leave_behind(|flusher, activity| here == Some(flusher) || in_user_code(activity));
+            // The others are on their way: they hand back what they hold.
+            ledger.wait_ended(node.clock.now().checked_add(STOP_GRACE), None);
+            left.extend(ledger.leave_behind(|_, _| true));
+        }
+        self.join();
+        let unflushed = self.take_unflushed();
+        let (failed, failed_discarded) = ledger.take_failed();
+        let stats = ledger.stats(node);
+        Shutdown {
+            tally: stats.tally,
+            stats,
+            unflushed,
+            failed,
+            failed_discarded,
+            left_behind: left.into_iter().filter_map(|(flusher, at)| stuck(flusher, at)).collect(),
+            close_errors: ledger.take_close_errors(),
+        }
+    }
+
+    /// The flusher whose thread this is, if it is one of this engine's.
+    fn this_flusher(&self) -> Option<Flusher> {
+        let id = std::thread::current().id();
+        let index = self.threads.iter().position(|thread| thread.thread().id() == id);
+        index.filter(|_| Serving::is(self.shared.node.engine)).map(|index| Flusher { index })
+    }
+
+    /// Joins the threads that have ended; the others are left to themselves.
+    fn join(&mut self) {
+        for (index, thread) in mem::take(&mut self.threads).into_iter().enumerate() {
+            if self.shared.ledger.has_ended(Flusher { index }) {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// What no sink has seen: batches handed back, the forming batch, the ring.
+    fn take_unflushed(&self) -> Vec<T> {
+        let Shared { node, ledger, .. } = &*self.shared;
+        let mut items = ledger.take_handed_back();
+        let give_up = node.clock.now() + STOP_GRACE;
+        loop {
+            if let Some(mut lease) = try_lock(&node.lease) {
+                node.take_rest(&mut lease, &mut items);
+                return items;
+            }
+            if node.clock.now() >= give_up {
+                return items; // a flusher hangs in the weight function
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn stuck(flusher: Flusher, at: Activity) -> Option<LeftBehind> {
+    let stuck = match at {
+        Activity::Writing { batch, items, .. } => Stuck::Writing { batch, items },
+        Activity::Reporting { batch, .. } => Stuck::Reporting { batch },
+        Activity::Closing => Stuck::Closing,
+        Activity::Collecting => Stuck::Collecting,
+        Activity::LeftBehind | Activity::Ended => return None,
+    };
+    Some(LeftBehind { flusher, stuck })
+}

@@ -1,0 +1,181 @@
+//! Errors of the engine's own; a sink's are in [`sink`](crate::sink).
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::config::ConfigError;
+use crate::sink::{BoxError, Flusher};
+use crate::telemetry::Tally;
+
+/// Why an item was not added; the item is inside.
+///
+/// `Debug` and `Display` never show the item, so that no item ever reaches a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum AddError<T> {
+    /// Every slot of the queue is in use (`try_add` only).
+    Full(T),
+    /// The engine is closed, for good.
+    Closed(T),
+    /// The queue stayed full until the deadline.
+    Timeout(T),
+    /// The queue is full and the caller is one of this engine's flushers: it would wait for itself.
+    Reentrant(T),
+}
+
+impl<T> AddError<T> {
+    /// The item.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(item) | Self::Closed(item) | Self::Timeout(item) | Self::Reentrant(item) => {
+                item
+            }
+        }
+    }
+
+    /// Why, without the item.
+    pub fn reason(&self) -> AddReason {
+        match self {
+            Self::Full(_) => AddReason::Full,
+            Self::Closed(_) => AddReason::Closed,
+            Self::Timeout(_) => AddReason::Timeout,
+            Self::Reentrant(_) => AddReason::Reentrant,
+        }
+    }
+
+    pub(crate) fn new(reason: AddReason, item: T) -> Self {
+        match reason {
+            AddReason::Full => Self::Full(item),
+            AddReason::Closed => Self::Closed(item),
+            AddReason::Timeout => Self::Timeout(item),
+            AddReason::Reentrant => Self::Reentrant(item),
+        }
+    }
+}
+
+impl<T> fmt::Debug for AddError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}(..)", self.reason())
+    }
+}
+
+impl<T> fmt::Display for AddError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason().fmt(f)
+    }
+}
+
+impl<T> Error for AddError<T> {}
+
+/// Why items were not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddReason {
+    /// Every slot of the queue is in use.
+    Full,
+    /// The engine is closed, for good.
+    Closed,
+    /// The queue stayed full until the deadline.
+    Timeout,
+    /// The queue is full and the caller is one of this engine's flushers.
+    Reentrant,
+}
+
+impl fmt::Display for AddReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the queue is full",
+            Self::Closed => "the engine is closed",
+            Self::Timeout => "the queue stayed full until the deadline",
+            Self::Reentrant => "the queue is full and a flusher cannot wait for itself",
+        })
+    }
+}
+
+/// Why [`add_many`](crate::Producer::add_many) stopped; what was not added is still in the vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddManyError {
+    /// Items added before it stopped.
+    pub added: usize,
+    /// Why it stopped.
+    pub reason: AddReason,
+}
+
+impl fmt::Display for AddManyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, after {} items", self.reason, self.added)
+    }
+}
+
+impl Error for AddManyError {}
+
+/// Why [`flush`](crate::Batcher::flush) did not see every item to its fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushError {
+    /// The time came first. The tally is of that moment; the items go on to their fate.
+    Timeout(Tally),
+    /// Called from a sink or a callback of this engine: that thread would wait for itself.
+    Reentrant,
+    /// No flusher is left to do it: the engine was shut down.
+    Stopped(Tally),
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(tally) => {
+                write!(f, "not flushed in time, {} items in flight", tally.in_flight)
+            }
+            Self::Reentrant => f.write_str("a flusher cannot wait for itself to flush"),
+            Self::Stopped(tally) => {
+                write!(f, "no flusher is left, {} items in flight", tally.in_flight)
+            }
+        }
+    }
+}
+
+impl Error for FlushError {}
+
+/// Why an engine did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The configuration contradicts itself.
+    Config(ConfigError),
+    /// A sink did not open.
+    Open {
+        /// The flusher that it was for.
+        flusher: Flusher,
+        /// What the factory said.
+        source: BoxError,
+    },
+    /// The system gave no thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Open { flusher, source } => {
+                write!(f, "the sink of flusher {} did not open: {source}", flusher.index)
+            }
+            Self::Thread(error) => write!(f, "no thread for a flusher: {error}"),
+        }
+    }
+}
+
+impl Error for SpawnError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Open { source, .. } => Some(source.as_ref()),
+            Self::Thread(error) => Some(error),
+        }
+    }
+}
+
+impl From<ConfigError> for SpawnError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}

@@ -1,0 +1,92 @@
+//! A flusher's thread.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use super::write::{Writer, guarded};
+use super::{Serving, Shared};
+use crate::sink::{BoxError, Flusher, Sink, SinkFactory, SinkLimits, WriteError};
+use crate::sync::lock;
+
+/// What a flusher says once its sink is open, or is not.
+pub struct Opened {
+    pub flusher: Flusher,
+    pub limits: Result<SinkLimits, BoxError>,
+}
+
+/// What a flusher's thread needs.
+pub struct FlusherThread<T, F> {
+    pub shared: Arc<Shared<T>>,
+    pub factory: Arc<F>,
+    pub flusher: Flusher,
+    pub opened: Sender<Opened>,
+}
+
+/// Tells the ledger that the thread has ended, however it did.
+struct Ending<'a, T> {
+    shared: &'a Shared<T>,
+    flusher: Flusher,
+    close_error: Option<WriteError>,
+}
+
+impl<T> Drop for Ending<'_, T> {
+    fn drop(&mut self) {
+        self.shared.ledger.ended(self.flusher, self.close_error.take());
+    }
+}
+
+impl<T, F> FlusherThread<T, F>
+where
+    T: Send + 'static,
+    F: SinkFactory<T>,
+{
+    /// The whole life of a flusher: open, then collect and write until there is nothing more, then close.
+    pub fn run(self) {
+        let Self { shared, factory, flusher, opened } = self;
+        let shared = &*shared;
+        let mut ending = Ending { shared, flusher, close_error: None };
+        let _serving = Serving::engine(shared.node.engine);
+        let open = || open(&*factory, flusher);
+        let sink = match open() {
+            Ok((sink, limits)) => {
+                let _ = opened.send(Opened { flusher, limits: Ok(limits) });
+                sink
+            }
+            Err(error) => {
+                let _ = opened.send(Opened { flusher, limits: Err(error) });
+                return;
+            }
+        };
+        drop(opened);
+        let mut writer = Writer::new(flusher, sink);
+        serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
+        shared.ledger.closing(flusher);
+        ending.close_error = writer.close(shared.node.clock.now(), shared.ledger.deadline());
+    }
+}
+
+fn serve<T, S: Sink<T>>(
+    shared: &Shared<T>,
+    writer: &mut Writer<S>,
+    reopen: &dyn Fn() -> Result<S, BoxError>,
+) {
+    let mut buffer = Vec::new();
+    loop {
+        let batch = shared.node.collect(&mut lock(&shared.node.lease), &mut buffer);
+        let Some(batch) = batch else { return };
+        match writer.flush(shared, batch, reopen) {
+            Some(empty) => buffer = empty,
+            None => return,
+        }
+    }
+}
+
+fn open<T, F: SinkFactory<T>>(
+    factory: &F,
+    flusher: Flusher,
+) -> Result<(F::Sink, SinkLimits), BoxError> {
+    let panicked = |message: String| -> BoxError { format!("it panicked: {message}").into() };
+    let sink = guarded(|| factory.open(flusher)).map_err(panicked)??;
+    let limits = guarded(|| sink.limits()).map_err(panicked)?;
+    Ok((sink, limits))
+}

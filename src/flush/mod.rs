@@ -1,0 +1,81 @@
+//! Flushers: each collects a batch while it holds the node's lease, passes the lease on, and writes.
+//!
+//! ```text
+//!   flusher 0   collect ─┐ write ──────────────┐ collect ─┐ …
+//!   flusher 1            └ collect ─┐ write ───┼──…       └ …
+//!                          (lease)             └ settle: each item of the batch meets its fate in the ledger
+//! ```
+//!
+//! One flusher of a node collects at a time (leader), so n flushers still form full batches, in the order of the ring;
+//! the batch stays in the cache of the thread that formed it (Schmidt et al., "Leader/Followers").
+
+mod flusher;
+mod ledger;
+mod node;
+mod write;
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+pub use flusher::{FlusherThread, Opened};
+pub use ledger::{Activity, Ledger, Resolution};
+pub use node::{Lease, Node, Turn};
+pub use write::Writer;
+
+use crate::batch::BatchId;
+use crate::sink::WriteError;
+
+/// Takes failed items.
+pub type OnFailed<T> = Arc<dyn Fn(FailedItem<T>) + Send + Sync>;
+
+/// An item that the sink did not take.
+pub struct FailedItem<T> {
+    /// The item.
+    pub item: T,
+    /// Why. Items of a batch that failed as a whole share it.
+    pub error: Arc<WriteError>,
+    /// The batch it was in.
+    pub batch: BatchId,
+}
+
+impl<T> fmt::Debug for FailedItem<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FailedItem")
+            .field("error", &self.error)
+            .field("batch", &self.batch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the flushers of an engine share.
+pub struct Shared<T> {
+    pub node: Node<T>,
+    pub ledger: Ledger<T>,
+    pub on_failed: Option<OnFailed<T>>,
+}
+
+thread_local! {
+    /// The engine whose sink or callback may be running on this thread; 0 for none.
+    static SERVING: Cell<u64> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread serves an engine's sinks and must not wait for that engine.
+pub struct Serving(u64);
+
+impl Serving {
+    pub fn engine(engine: u64) -> Self {
+        Self(SERVING.replace(engine))
+    }
+
+    /// Whether this thread serves that engine.
+    pub fn is(engine: u64) -> bool {
+        SERVING.get() == engine
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.set(self.0);
+    }
+}

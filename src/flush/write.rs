@@ -1,0 +1,220 @@
+//! The stages behind a closed batch: write, classify, settle, report.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{FailedItem, Shared};
+use crate::batch::{Batch, BatchId};
+use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
+
+/// Calls the caller's code; a panic becomes its message.
+pub fn guarded<R>(call: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        // Dropping what was thrown may panic again: then it is left where it is.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(again);
+        }
+        text.unwrap_or_else(|| "of no known type".to_owned())
+    })
+}
+
+/// Writes the batches of one flusher to its sink.
+pub struct Writer<S> {
+    flusher: Flusher,
+    /// `None` after a panic, until it is opened again.
+    sink: Option<S>,
+    marked: Vec<(usize, WriteError)>,
+}
+
+/// What came of a write: how many items failed and how, and those items.
+pub struct Verdict<T> {
+    pub fail: u64,
+    pub unknown: u64,
+    pub failed: Vec<FailedItem<T>>,
+    pub took: Duration,
+    pub panicked: bool,
+}
+
+/// What the sink said.
+struct Answer {
+    result: Result<(), WriteError>,
+    took: Duration,
+    panicked: bool,
+}
+
+impl<S> Writer<S> {
+    pub fn new(flusher: Flusher, sink: S) -> Self {
+        Self { flusher, sink: Some(sink), marked: Vec::new() }
+    }
+
+    pub fn sink(&mut self) -> Option<&mut S> {
+        self.sink.as_mut()
+    }
+
+    /// Takes a batch through every stage and gives its empty buffer back. `None`: no more batches, the engine has
+    /// stopped or has given up on this flusher.
+    pub fn flush<T>(
+        &mut self,
+        shared: &Shared<T>,
+        batch: Batch<T>,
+        reopen: &dyn Fn() -> Result<S, BoxError>,
+    ) -> Option<Vec<T>>
+    where
+        S: Sink<T>,
+    {
+        let mut batch = shared.ledger.begin(self.flusher, batch)?;
+        let answer = self.write(shared, &batch, reopen);
+        let positions = batch.positions();
+        let mut verdict = classify(&mut batch, answer, &mut self.marked);
+        let report = shared.on_failed.as_ref();
+        if !shared.ledger.settle(self.flusher, &batch, &mut verdict, report.is_some()) {
+            return None;
+        }
+        let mut panics = 0;
+        if !verdict.failed.is_empty() {
+            match report {
+                Some(report) => {
+                    for item in verdict.failed.drain(..) {
+                        panics += u64::from(guarded(|| report(item)).is_err());
+                    }
+                    shared.ledger.reported(self.flusher, &batch, positions, panics);
+                    panics = 0;
+                }
+                None => tracing::warn!(
+                    items = verdict.failed.len(),
+                    batch = batch.id.get(),
+                    "failed items are let go: more have failed than `failed_kept`"
+                ),
+            }
+        }
+        let mut items = mem::take(&mut batch.items);
+        panics += u64::from(guarded(|| items.clear()).is_err());
+        panics += u64::from(guarded(|| drop(verdict)).is_err());
+        if panics > 0 {
+            shared.ledger.count_callback_panics(panics);
+        }
+        Some(items)
+    }
+
+    fn write<T>(
+        &mut self,
+        shared: &Shared<T>,
+        batch: &Batch<T>,
+        reopen: &dyn Fn() -> Result<S, BoxError>,
+    ) -> Answer
+    where
+        S: Sink<T>,
+    {
+        let start = shared.node.clock.now();
+        let answer = |result, panicked| {
+            let took = shared.node.clock.now().saturating_duration_since(start);
+            Answer { result, took, panicked }
+        };
+        if batch.is_empty() {
+            return answer(Ok(()), false); // all of it spoiled: nothing for the sink
+        }
+        let sink = match &mut self.sink {
+            Some(sink) => sink,
+            closed => match reopen() {
+                Ok(sink) => closed.insert(sink),
+                Err(error) => return answer(Err(not_open(error)), false),
+            },
+        };
+        self.marked.clear();
+        let mut cx =
+            WriteContext::new(self.flusher, start, shared.ledger.deadline(), &mut self.marked);
+        match guarded(|| sink.write(batch, &mut cx)) {
+            Ok(result) => answer(result, false),
+            Err(message) => {
+                tracing::error!(
+                    flusher = self.flusher.index,
+                    batch = batch.id.get(),
+                    message,
+                    "the sink panicked; its batch has failed, the sink is opened anew"
+                );
+                self.marked.clear(); // a list cut short says nothing about the others
+                let broken = self.sink.take();
+                let _ = guarded(|| drop(broken));
+                let error = WriteError::permanent(format!("the sink panicked: {message}"));
+                answer(Err(error.applied(Applied::Nothing)), true)
+            }
+        }
+    }
+
+    /// Closes the sink, if it is open.
+    pub fn close<T>(&mut self, now: Instant, deadline: Option<Instant>) -> Option<WriteError>
+    where
+        S: Sink<T>,
+    {
+        let mut sink = self.sink.take()?;
+        self.marked.clear();
+        let mut cx = WriteContext::new(self.flusher, now, deadline, &mut self.marked);
+        let closed = guarded(|| sink.close(&mut cx));
+        let dropped = guarded(|| drop(sink));
+        match closed {
+            Ok(Err(error)) => Some(error),
+            Ok(Ok(())) => dropped.err().map(|message| panicked_closing(&message)),
+            Err(message) => Some(panicked_closing(&message)),
+        }
+    }
+}
+
+fn not_open(error: BoxError) -> WriteError {
+    WriteError::new(Class::Disconnected, format!("the sink did not open again: {error}"))
+}
+
+fn panicked_closing(message: &str) -> WriteError {
+    WriteError::permanent(format!("the sink panicked while closing: {message}"))
+}
+
+/// Moves the items that failed out of the batch, each with its error.
+fn classify<T>(
+    batch: &mut Batch<T>,
+    answer: Answer,
+    marked: &mut Vec<(usize, WriteError)>,
+) -> Verdict<T> {
+    let mut verdict = Verdict {
+        fail: 0,
+        unknown: 0,
+        failed: Vec::new(),
+        took: answer.took,
+        panicked: answer.panicked,
+    };
+    for item in batch.spoiled.drain(..) {
+        let error = WriteError::permanent("the weight function panicked on this item");
+        verdict.fail(batch.id, item, Arc::new(error));
+    }
+    let whole = answer.result.err().map(Arc::new);
+    if whole.is_none() && marked.is_empty() {
+        return verdict;
+    }
+    marked.sort_by_key(|(index, _)| *index); // stable: the first error given for an item stays first
+    marked.dedup_by_key(|(index, _)| *index);
+    let mut marked = marked.drain(..).peekable();
+    let mut good = Vec::with_capacity(batch.items.capacity());
+    for (index, item) in batch.items.drain(..).enumerate() {
+        match marked.next_if(|(at, _)| *at == index) {
+            Some((_, error)) => verdict.fail(batch.id, item, Arc::new(error)),
+            None => match &whole {
+                Some(error) => verdict.fail(batch.id, item, Arc::clone(error)),
+                None => good.push(item),
+            },
+        }
+    }
+    batch.items = good;
+    verdict
+}
+
+impl<T> Verdict<T> {
+    fn fail(&mut self, batch: BatchId, item: T, error: Arc<WriteError>) {
+        match error.what_applied() {
+            Applied::Nothing => self.fail += 1,
+            Applied::Unknown => self.unknown += 1,
+        }
+        self.failed.push(FailedItem { item, error, batch });
+    }
+}

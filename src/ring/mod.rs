@@ -1,0 +1,641 @@
+//! A bounded Vyukov queue for many producers and many consumers, which can be closed, and moves items in runs.
+//!
+//! Each slot carries a sequence number that says whose turn it is. A position `p` is the number of items pushed before
+//! the one that will sit there; the slot of `p` is `p mod n` in a ring of `n` slots. In memory a position is a *word*,
+//! `2p`, so that bit 0 is free to say something else and words wrap around by themselves:
+//!
+//! ```text
+//!   tail   2p       the next push gets position p          slot.seq   2p          free for p
+//!          2p + 1   closed: p items, and never one more               2p + 1      published
+//!   head   2p       the next pop gets position p                      2(p + n)    free for p + n, one lap later
+//!
+//!   producer                                              consumer
+//!   A1 slot.seq == 2p, of every slot of the run (Acquire)  A2 slot.seq == 2p + 1, likewise (Acquire)
+//!   C1 tail: CAS 2p → 2(p + k)                  (AcqRel)   C2 head: CAS 2p → 2(p + k)     (Relaxed)
+//!      write the items                                        move the items out
+//!   R1 slot.seq ← 2p + 1                        (Release)  R2 slot.seq ← 2(p + n)         (Release)
+//! ```
+//!
+//! **Why it is sound.** A CAS on `tail` gives positions to one producer, one on `head` to one consumer, and no position
+//! is given twice. A producer's access to the slot lies between A1 and R1, a consumer's between A2 and R2. A2 reads
+//! what R1 wrote, A1 what R2 wrote a lap earlier, so no two accesses to one slot overlap, and each sees the one before.
+//! *Every* slot of a run is looked at: with two consumers slots are freed out of order, and a free last slot says
+//! nothing about the others. C1 and C2 order nothing of this; C1 is `AcqRel` for the flusher's wake position
+//! (`wait`).
+//!
+//! **Closing** sets bit 0 of `tail` in one read-modify-write. Every claim is a CAS that expects it clear, so no claim
+//! comes after, and the position beside the bit is the exact number of items ever pushed.
+//!
+//! **No user code** runs between a claim and its publication: no `Drop`, no closure, no allocation. No panic can leave
+//! a hole.
+//!
+//! **Not promised.** It is not lock-free in the textbook sense: a producer that the OS stops between C1 and R1 holds up
+//! the items behind it ([`PopError::Busy`] names that), and a consumer stopped between C2 and R2 makes later pushes
+//! report [`PushError::Busy`]. Full and empty are what this thread saw a moment ago.
+//!
+//! **Source**: D. Vyukov, "Bounded MPMC queue", 1024cores.net. The close bit and the runs are ours.
+//!
+//! **Checked by** `loom-tests/tests/loom.rs`, modules `ring` and `close`, and by the mutants that they must kill.
+
+mod front;
+mod slot;
+
+use std::fmt;
+use std::mem;
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, Ordering, mutated, weaken};
+pub(crate) use front::Front;
+use slot::Slot;
+
+/// What `tail` and `head` hold: twice a position, and in `tail` the close bit.
+pub(crate) type Word = u64;
+
+/// Bit 0 of `tail`.
+const CLOSED: Word = 1;
+/// From one position to the next.
+const STEP: Word = 2;
+
+/// The smallest capacity of a [`Ring`].
+pub const CAPACITY_MIN: usize = 2;
+/// The largest capacity of a [`Ring`].
+pub const CAPACITY_MAX: usize = 1 << 30;
+
+/// Bounded MPMC queue; see the [module documentation](self).
+///
+/// ```
+/// use sluicegate::ring::{PopError, PushError, Ring};
+///
+/// let ring = Ring::new(4)?;
+/// ring.try_push(1).unwrap();
+/// let mut more = vec![2, 3, 4, 5];
+/// assert_eq!(ring.try_push_run(&mut more), Ok(3)); // one claim for three items; the fourth had no room
+/// assert_eq!(more, [5]);
+/// assert!(matches!(ring.try_push(6), Err(PushError::Full(6))));
+///
+/// let mut out = Vec::new();
+/// assert_eq!(ring.try_pop_run(&mut out, 512), Ok(4));
+/// assert_eq!(out, [1, 2, 3, 4]);
+///
+/// assert_eq!(ring.close(), 4); // exactly this many were pushed, ever
+/// assert!(matches!(ring.try_push(7), Err(PushError::Closed(7))));
+/// assert_eq!(ring.try_pop_run(&mut out, 1), Err(PopError::Closed));
+/// # Ok::<(), sluicegate::ring::CapacityError>(())
+/// ```
+pub struct Ring<T> {
+    /// Where the next push goes. Contended by producers.
+    tail: CachePadded<AtomicU64>,
+    /// Where the next pop comes from. Contended by consumers.
+    head: CachePadded<AtomicU64>,
+    slots: Box<[Slot<T>]>,
+    mask: u64,
+    /// The first word; 0 but in tests that start just before words wrap.
+    start: Word,
+}
+
+// SAFETY: the items are all that a ring owns besides plain words, and it hands them on by value: whichever thread holds
+// the ring may drop or take them, which is what `T: Send` allows.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+// SAFETY: through `&Ring` an item is written only by the holder of a claim and moved out only by the winner of C2, so
+// sharing the ring moves items between threads and never shares one: `T: Send` is enough, `T: Sync` is not needed.
+unsafe impl<T: Send> Sync for Ring<T> {}
+
+/// Positions won by C1: until they are published, this thread alone touches their slots.
+#[must_use = "an unpublished claim stops every consumer behind it"]
+struct Claim<'r, T> {
+    ring: &'r Ring<T>,
+    word: Word,
+    count: u64,
+}
+
+/// Why nothing was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Full,
+    Busy,
+    Closed,
+}
+
+impl<T> Ring<T> {
+    /// A ring of `capacity` slots.
+    ///
+    /// # Errors
+    /// [`CapacityError`] if `capacity` is not a power of two within [`CAPACITY_MIN`]`..=`[`CAPACITY_MAX`], or if the
+    /// memory cannot be had.
+    pub fn new(capacity: usize) -> Result<Self, CapacityError> {
+        Self::starting_at(capacity, 0)
+    }
+
+    /// A ring whose positions count from `position` on, for tests near the wrap of a word (`position` 2⁶³ − 1).
+    #[doc(hidden)]
+    pub fn starting_at(capacity: usize, position: u64) -> Result<Self, CapacityError> {
+        if !capacity.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
+            return Err(CapacityError { got: capacity, memory: false });
+        }
+        let mut slots = Vec::new();
+        slots
+            .try_reserve_exact(capacity)
+            .map_err(|_| CapacityError { got: capacity, memory: true })?;
+        let start = position.wrapping_mul(STEP);
+        let mask = capacity as u64 - 1;
+        for index in 0..capacity as u64 {
+            let lap = index.wrapping_sub(position) & mask; // how far after `position` this slot comes round
+            slots.push(Slot::free_for(start.wrapping_add(lap * STEP)));
+        }
+        Ok(Self {
+            tail: CachePadded::new(AtomicU64::new(start)),
+            head: CachePadded::new(AtomicU64::new(start)),
+            slots: slots.into_boxed_slice(),
+            mask,
+            start,
+        })
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Items in the ring a moment ago: between 0 and the capacity.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let head = self.head.load(Ordering::Acquire);
+        let tail = self.tail.load(Ordering::Acquire) & !CLOSED;
+        let len = (tail.wrapping_sub(head) / STEP).min(self.capacity() as u64); // head may have moved on since
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// Whether [`len`](Self::len) is 0.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Items ever pushed, counting those whose push has claimed its slot and is about to publish; final once closed.
+    #[must_use]
+    pub fn pushed(&self) -> u64 {
+        self.position(self.tail.load(Ordering::Acquire))
+    }
+
+    /// Items ever popped.
+    #[must_use]
+    pub fn popped(&self) -> u64 {
+        self.position(self.head.load(Ordering::Acquire))
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.tail.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Refuses every push from now on and returns the exact number of items ever pushed. What is in the ring stays to
+    /// be popped. Harmless when called again.
+    pub fn close(&self) -> u64 {
+        self.position(self.tail.fetch_or(CLOSED, Ordering::AcqRel))
+    }
+
+    /// Pushes one item; never waits for another thread.
+    ///
+    /// # Errors
+    /// [`PushError`] says why not, and holds the item.
+    #[inline]
+    pub fn try_push(&self, item: T) -> Result<(), PushError<T>> {
+        self.push(item).map(|_| ())
+    }
+
+    /// Pushes as many items from the front of `items` as there are free slots in a row, with one claim. Returns how
+    /// many; the others stay in `items`, in their order. Items pushed in one run stand next to each other in the ring.
+    ///
+    /// # Errors
+    /// [`RunError`] when there was room for none; `items` is untouched.
+    pub fn try_push_run(&self, items: &mut Vec<T>) -> Result<usize, RunError> {
+        let mut front = Front::new(items);
+        self.push_run(&mut front)?;
+        Ok(front.taken())
+    }
+
+    /// Pops up to `max` published items, with one claim, and appends them to `out` in the order of their positions.
+    ///
+    /// # Errors
+    /// [`PopError`] when there was nothing to pop; `out` is untouched.
+    pub fn try_pop_run(&self, out: &mut Vec<T>, max: usize) -> Result<usize, PopError> {
+        if max == 0 {
+            return Ok(0);
+        }
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            let count = self.published_run(head, max);
+            if count == 0 {
+                let now = self.head.load(Ordering::Relaxed);
+                if now == head {
+                    return Err(self.why_empty(head));
+                }
+                head = now; // another consumer was faster
+                continue;
+            }
+            out.reserve(count); // before the claim: it may panic
+            let next = head.wrapping_add(count as u64 * STEP);
+            // C2
+            match self.head.compare_exchange(head, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.move_out(head, count, out);
+                    return Ok(count);
+                }
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// As [`try_push`](Self::try_push); returns the word after the item's.
+    #[inline(always)]
+    pub(crate) fn push(&self, item: T) -> Result<Word, PushError<T>> {
+        match self.claim(1) {
+            Ok(claim) => Ok(claim.publish(item)),
+            Err(Refused::Full) => Err(PushError::Full(item)),
+            Err(Refused::Busy) => Err(PushError::Busy(item)),
+            Err(Refused::Closed) => Err(PushError::Closed(item)),
+        }
+    }
+
+    /// As [`try_push_run`](Self::try_push_run); returns the word after the last item's.
+    pub(crate) fn push_run(&self, front: &mut Front<'_, T>) -> Result<Word, RunError> {
+        if front.is_empty() {
+            return Ok(self.start); // nothing was published, so nobody is to be woken
+        }
+        match self.claim(front.len() as u64) {
+            Ok(claim) => Ok(claim.publish_run(front)),
+            Err(Refused::Full) => Err(RunError::Full),
+            Err(Refused::Busy) => Err(RunError::Busy),
+            Err(Refused::Closed) => Err(RunError::Closed),
+        }
+    }
+
+    /// Reads `tail` in a read-modify-write, so that it has one order with every claim and with closing.
+    pub(crate) fn rendezvous(&self) -> Tail {
+        let word = if mutated("wake_plain_load") {
+            self.tail.load(Ordering::Acquire)
+        } else {
+            self.tail.fetch_add(0, Ordering::AcqRel)
+        };
+        Tail { position: self.position(word), closed: word & CLOSED != 0 }
+    }
+
+    /// Reads `tail`.
+    pub(crate) fn tail(&self) -> Tail {
+        let word = self.tail.load(Ordering::Acquire);
+        Tail { position: self.position(word), closed: word & CLOSED != 0 }
+    }
+
+    /// Whether the item before `position` is published (or gone already). Only a hint for when to look again: it
+    /// orders nothing.
+    pub(crate) fn published_before(&self, position: u64) -> bool {
+        let word = self.word(position).wrapping_sub(STEP);
+        let seq = self.slot(word).seq.load(Ordering::Relaxed);
+        at_or_after(seq, word.wrapping_add(1))
+    }
+
+    pub(crate) fn word(&self, position: u64) -> Word {
+        self.start.wrapping_add(position.wrapping_mul(STEP))
+    }
+
+    fn position(&self, word: Word) -> u64 {
+        (word & !CLOSED).wrapping_sub(self.start) / STEP
+    }
+
+    #[inline(always)]
+    fn slot(&self, word: Word) -> &Slot<T> {
+        // The mask is below CAPACITY_MAX, so the index fits.
+        #[allow(clippy::cast_possible_truncation)]
+        let index = ((word / STEP) & self.mask) as usize;
+        // SAFETY: `mask` is the length of `slots` less one, so a masked index is within it.
+        unsafe { self.slots.get_unchecked(index) }
+    }
+
+    /// Claims up to `max` positions in a row: as many as had free slots.
+    #[inline(always)]
+    fn claim(&self, max: u64) -> Result<Claim<'_, T>, Refused> {
+        let mut tail = self.tail.load(Ordering::Relaxed); // may be stale: C1 fails then
+        loop {
+            if tail & CLOSED != 0 {
+                return Err(Refused::Closed);
+            }
+            let count = self.free_run(tail, max);
+            if count == 0 {
+                let now = self.tail.load(Ordering::Relaxed);
+                if now == tail {
+                    return Err(self.why_full(tail));
+                }
+                tail = now; // the slot has gone to another producer
+                continue;
+            }
+            let next = tail.wrapping_add(count * STEP);
+            let order = weaken("relaxed_claim", Ordering::AcqRel);
+            // C1
+            match self.tail.compare_exchange_weak(tail, next, order, Ordering::Relaxed) {
+                Ok(_) => return Ok(Claim { ring: self, word: tail, count }),
+                Err(now) => tail = now,
+            }
+        }
+    }
+
+    /// Free slots in a row from `tail` on, `max` at most.
+    #[inline(always)]
+    fn free_run(&self, tail: Word, max: u64) -> u64 {
+        if mutated("batch_last_only") && max > 1 {
+            let last = tail.wrapping_add((max - 1) * STEP);
+            return if self.slot(last).seq.load(Ordering::Acquire) == last { max } else { 0 };
+        }
+        let mut count = 0;
+        let mut word = tail;
+        // A1, pairs with R2. Ends after one lap at the latest: the first slot is not free for that position.
+        let order = weaken("relaxed_claim_look", Ordering::Acquire);
+        while count < max && self.slot(word).seq.load(order) == word {
+            count += 1;
+            word = word.wrapping_add(STEP);
+        }
+        count
+    }
+
+    /// Published slots in a row from `head` on, `max` at most.
+    #[inline(always)]
+    fn published_run(&self, head: Word, max: usize) -> usize {
+        let mut count = 0;
+        let mut word = head;
+        let order = weaken("relaxed_observe", Ordering::Acquire); // A2, pairs with R1
+        while count < max && self.slot(word).seq.load(order) == word.wrapping_add(1) {
+            count += 1;
+            word = word.wrapping_add(STEP);
+        }
+        count
+    }
+
+    /// Moves `count` items from `head` on to the end of `out`, which has room for them.
+    #[inline(always)]
+    fn move_out(&self, head: Word, count: usize, out: &mut Vec<T>) {
+        let free = weaken("relaxed_free", Ordering::Release);
+        let lap = self.slots.len() as u64 * STEP;
+        let len = out.len();
+        let mut to = out.spare_capacity_mut()[..count].iter_mut();
+        let mut word = head;
+        for to in &mut to {
+            let slot = self.slot(word);
+            if mutated("free_before_read") {
+                slot.seq.store(word.wrapping_add(lap), free);
+            }
+            slot.item.with_mut(|item| {
+                // SAFETY: initialised: A2 saw it published. Exclusive, and moved out once: C2 gave this position to
+                // this call alone, and no producer writes the slot before R2.
+                to.write(unsafe { (*item).assume_init_read() });
+            });
+            if !mutated("free_before_read") {
+                slot.seq.store(word.wrapping_add(lap), free); // R2, pairs with A1
+            }
+            word = word.wrapping_add(STEP);
+        }
+        // SAFETY: the loop has written the `count` places after `len`.
+        unsafe { out.set_len(len + count) };
+    }
+
+    #[cold]
+    fn why_full(&self, tail: Word) -> Refused {
+        let head = self.head.load(Ordering::Acquire);
+        let used = tail.wrapping_sub(head) / STEP;
+        if used < self.slots.len() as u64 { Refused::Busy } else { Refused::Full }
+    }
+
+    #[cold]
+    fn why_empty(&self, head: Word) -> PopError {
+        // A closed tail never changes again and `head` never passes it, so `Closed` is exact even if `head` is stale.
+        let tail = self.tail.load(Ordering::Acquire);
+        if tail & !CLOSED != head {
+            PopError::Busy
+        } else if tail & CLOSED != 0 {
+            PopError::Closed
+        } else {
+            PopError::Empty
+        }
+    }
+}
+
+impl<T> Claim<'_, T> {
+    /// Fills and publishes a claim of one. No user code runs between C1 and R1.
+    #[inline(always)]
+    fn publish(self, item: T) -> Word {
+        self.fill(self.word, item);
+        self.end()
+    }
+
+    /// Fills and publishes the claim from the front of a vector.
+    #[inline(always)]
+    fn publish_run(self, front: &mut Front<'_, T>) -> Word {
+        let end = self.end();
+        let mut word = self.word;
+        while word != end {
+            // SAFETY: the claim was made for `front`, so it is not longer, and each round takes one.
+            let item = unsafe { front.take() };
+            self.fill(word, item);
+            word = word.wrapping_add(STEP);
+        }
+        end
+    }
+
+    fn end(&self) -> Word {
+        self.word.wrapping_add(self.count * STEP)
+    }
+
+    #[inline(always)]
+    fn fill(&self, word: Word, item: T) {
+        let slot = self.ring.slot(word);
+        let order = weaken("relaxed_publish", Ordering::Release);
+        if mutated("publish_before_write") {
+            slot.seq.store(word.wrapping_add(1), order);
+        }
+        slot.item.with_mut(|cell| {
+            // SAFETY: exclusive: C1 gave `word` to this claim alone, and consumers stay out until R1. Nothing is
+            // overwritten: A1 saw `seq == word`, which R2 stores after the item before was moved out (or `free_for`
+            // stored, when there was none).
+            unsafe { (*cell).write(item) };
+        });
+        if !mutated("publish_before_write") {
+            slot.seq.store(word.wrapping_add(1), order); // R1, pairs with A2
+        }
+    }
+}
+
+impl<T> Drop for Ring<T> {
+    fn drop(&mut self) {
+        /// Goes on with the next item when the `Drop` of one panics.
+        struct Rest<'r, T>(&'r Ring<T>, Word, Word);
+        impl<T> Drop for Rest<'_, T> {
+            fn drop(&mut self) {
+                let Self(ring, word, tail) = self;
+                while word != tail {
+                    let at = *word;
+                    *word = word.wrapping_add(STEP);
+                    let rest = Rest(ring, *word, *tail);
+                    ring.drop_item(at);
+                    mem::forget(rest);
+                }
+            }
+        }
+        if mem::needs_drop::<T>() {
+            let head = self.head.load(Ordering::Relaxed);
+            let tail = self.tail.load(Ordering::Relaxed) & !CLOSED;
+            drop(Rest(self, head, tail));
+        }
+    }
+}
+
+impl<T> Ring<T> {
+    /// Drops the item at `word`, if it was published. Only for the ring's own `Drop`.
+    fn drop_item(&self, word: Word) {
+        let slot = self.slot(word);
+        // A position whose producer died between C1 and R1 (a killed thread) holds nothing.
+        if slot.seq.load(Ordering::Relaxed) == word.wrapping_add(1) {
+            slot.item.with_mut(|item| {
+                // SAFETY: published and between head and tail, so initialised and not moved out; called once for each
+                // position, by `Drop`, which has the ring to itself.
+                unsafe { (*item).assume_init_drop() };
+            });
+        }
+    }
+}
+
+impl<T> fmt::Debug for Ring<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("capacity", &self.capacity())
+            .field("len", &self.len())
+            .field("closed", &self.is_closed())
+            .finish()
+    }
+}
+
+/// Whether word `a` lies at or after word `b`, with wrap-around.
+#[inline(always)]
+pub(crate) fn at_or_after(a: Word, b: Word) -> bool {
+    a.wrapping_sub(b) < 1 << 63
+}
+
+/// What `tail` said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) position: u64,
+    pub(crate) closed: bool,
+}
+
+/// Why [`Ring::try_push`] did not take the item; the item is inside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PushError<T> {
+    /// Every slot holds an item.
+    Full(T),
+    /// A consumer has claimed the slot and is moving the item out: there is room in a moment.
+    Busy(T),
+    /// The ring is closed, for good.
+    Closed(T),
+}
+
+impl<T> PushError<T> {
+    /// The item.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(item) | Self::Busy(item) | Self::Closed(item) => item,
+        }
+    }
+
+    fn reason(&self) -> RunError {
+        match self {
+            Self::Full(_) => RunError::Full,
+            Self::Busy(_) => RunError::Busy,
+            Self::Closed(_) => RunError::Closed,
+        }
+    }
+}
+
+impl<T> fmt::Debug for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}(..)", self.reason())
+    }
+}
+
+impl<T> fmt::Display for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason().fmt(f)
+    }
+}
+
+impl<T> std::error::Error for PushError<T> {}
+
+/// Why [`Ring::try_push_run`] took no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// Every slot holds an item.
+    Full,
+    /// A consumer is moving the next item out: there is room in a moment.
+    Busy,
+    /// The ring is closed, for good.
+    Closed,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the ring is full",
+            Self::Busy => "the ring is full but for an item on its way out",
+            Self::Closed => "the ring is closed",
+        })
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Why [`Ring::try_pop_run`] gave no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PopError {
+    /// Nothing was pushed that has not been popped.
+    Empty,
+    /// A producer has claimed the next slot and not published it yet.
+    Busy,
+    /// Nothing is left, and nothing will come: the ring is closed.
+    Closed,
+}
+
+impl fmt::Display for PopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the ring is empty",
+            Self::Busy => "the next item is not published yet",
+            Self::Closed => "the ring is closed and empty",
+        })
+    }
+}
+
+impl std::error::Error for PopError {}
+
+/// A capacity that no [`Ring`] can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapacityError {
+    got: usize,
+    memory: bool,
+}
+
+impl fmt::Display for CapacityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let got = self.got;
+        if self.memory {
+            write!(f, "no memory for a ring of {got} slots")
+        } else {
+            write!(
+                f,
+                "a ring's capacity must be a power of two from {CAPACITY_MIN} to {CAPACITY_MAX}, \
+                 not {got}"
+            )
+        }
+    }
+}
+
+impl std::error::Error for CapacityError {}

@@ -1,0 +1,226 @@
+//! What the engine can say about itself: the [`Tally`] of items and the [`Stats`] around it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::batch::FlushReason;
+
+/// Where the items are. At every moment, exactly:
+/// `enqueued == flushed_ok + flushed_fail + dropped + unknown + in_flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Items taken in. Final once the engine is closed.
+    pub enqueued: u64,
+    /// Items that the sink has taken.
+    pub flushed_ok: u64,
+    /// Items that the sink has refused, with nothing of them applied.
+    pub flushed_fail: u64,
+    /// Items let go on purpose, by a policy that the caller chose. None does so yet.
+    pub dropped: u64,
+    /// Items written of which it cannot be known whether they took effect: the sink said so, or was left behind.
+    pub unknown: u64,
+    /// Items that have met no fate yet: queued, in a batch, or handed back by shutdown.
+    pub in_flight: u64,
+}
+
+impl Tally {
+    /// Whether the items add up. It is a defect of the engine if they do not.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        let fates = [self.flushed_ok, self.flushed_fail, self.dropped, self.unknown];
+        fates.iter().try_fold(self.in_flight, |sum, fate| sum.checked_add(*fate))
+            == Some(self.enqueued)
+    }
+}
+
+/// A snapshot of everything that the engine counts; all of one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Where the items are.
+    pub tally: Tally,
+    /// Batches written, whatever came of it.
+    pub batches: u64,
+    /// Items in the ring, claimed by an add and not drained yet.
+    pub queue_depth: u64,
+    /// Slots of the ring.
+    pub queue_capacity: u64,
+    /// An upper bound for the age of the oldest item in flight; `None` when there is none.
+    pub oldest_age: Option<Duration>,
+    /// Producers asleep because the queue is full.
+    pub waiting_producers: usize,
+    /// Why batches were closed.
+    pub flush_reasons: FlushReasons,
+    /// Items in a batch.
+    pub batch_size: Summary,
+    /// Time that `Sink::write` took.
+    pub flush_duration: DurationSummary,
+    /// Age of the first item of a batch when the sink had answered; an upper bound.
+    pub batch_age: DurationSummary,
+    /// How long after `max_batch_delay` batches of reason `time` were closed.
+    pub timer_lateness: DurationSummary,
+    /// Times that a flusher slept for its next batch.
+    pub parks: u64,
+    /// Times that a flusher met an item whose producer had claimed its slot and not published it.
+    pub stalls: u64,
+    /// Panics of `Sink::write`, caught.
+    pub sink_panics: u64,
+    /// Panics of the caller's functions (weight, on_failed, `Drop` of an item), caught.
+    pub callback_panics: u64,
+}
+
+/// How many batches were closed for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlushReasons([u64; FlushReason::ALL.len()]);
+
+impl FlushReasons {
+    /// Batches closed for this reason.
+    #[must_use]
+    pub fn get(&self, reason: FlushReason) -> u64 {
+        self.0[reason.index()]
+    }
+
+    /// Every reason with its number of batches.
+    pub fn iter(&self) -> impl Iterator<Item = (FlushReason, u64)> + '_ {
+        FlushReason::ALL.into_iter().map(|reason| (reason, self.get(reason)))
+    }
+
+    pub(crate) fn count(&mut self, reason: FlushReason) {
+        self.0[reason.index()] += 1;
+    }
+}
+
+/// A distribution in a few numbers. Quantiles are exact to within 0.1 %, or 1 % for durations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Values recorded.
+    pub count: u64,
+    /// Their mean; 0 when there are none.
+    pub mean: f64,
+    /// The smallest.
+    pub min: u64,
+    /// Half of the values are at most this.
+    pub p50: u64,
+    /// 90 % of the values are at most this.
+    pub p90: u64,
+    /// 99 % of the values are at most this.
+    pub p99: u64,
+    /// 99.9 % of the values are at most this.
+    pub p999: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+/// A distribution of durations; see [`Summary`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DurationSummary {
+    /// Values recorded.
+    pub count: u64,
+    /// Their mean.
+    pub mean: Duration,
+    /// The smallest.
+    pub min: Duration,
+    /// Half of the values are at most this.
+    pub p50: Duration,
+    /// 90 % of the values are at most this.
+    pub p90: Duration,
+    /// 99 % of the values are at most this.
+    pub p99: Duration,
+    /// 99.9 % of the values are at most this.
+    pub p999: Duration,
+    /// The largest.
+    pub max: Duration,
+}
+
+/// A counter that orders nothing: Relaxed, and unseen by the models.
+#[derive(Debug, Default)]
+pub struct Counter(std::sync::atomic::AtomicU64);
+
+impl Counter {
+    pub const fn new(value: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    /// Adds 1; returns what it was.
+    pub fn count(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Longest duration told apart; longer ones count as this.
+const DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// A histogram of a fixed size: recording never allocates.
+#[derive(Clone)]
+pub struct Distribution(Histogram<u64>);
+
+impl Distribution {
+    /// For values from 1 to `max`, to three digits.
+    pub fn of_counts(max: u64) -> Self {
+        Self::new(max, 3)
+    }
+
+    /// For durations, to two digits.
+    pub fn of_durations() -> Self {
+        Self::new(nanos(DURATION_MAX), 2)
+    }
+
+    fn new(max: u64, digits: u8) -> Self {
+        let histogram = Histogram::new_with_bounds(1, max.max(2), digits);
+        Self(histogram.expect("1 < 2 <= max, and at most 5 digits"))
+    }
+
+    pub fn record(&mut self, value: u64) {
+        self.0.saturating_record(value);
+    }
+
+    pub fn record_duration(&mut self, value: Duration) {
+        self.record(nanos(value));
+    }
+
+    pub fn summary(&self) -> Summary {
+        if self.0.is_empty() {
+            return Summary::default();
+        }
+        let at = |quantile| self.0.value_at_quantile(quantile).min(self.0.max());
+        Summary {
+            count: self.0.len(),
+            mean: self.0.mean(),
+            min: self.0.min(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: self.0.max(),
+        }
+    }
+
+    pub fn duration_summary(&self) -> DurationSummary {
+        let Summary { count, mean, min, p50, p90, p99, p999, max } = self.summary();
+        DurationSummary {
+            count,
+            mean: Duration::from_secs_f64(mean / 1e9),
+            min: Duration::from_nanos(min),
+            p50: Duration::from_nanos(p50),
+            p90: Duration::from_nanos(p90),
+            p99: Duration::from_nanos(p99),
+            p999: Duration::from_nanos(p999),
+            max: Duration::from_nanos(max),
+        }
+    }
+}
+
+/// Saturates after 584 years.
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
