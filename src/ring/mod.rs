@@ -279,7 +279,7 @@ impl<T> Ring<T> {
         let word = if mutated("wake_plain_load") {
             self.tail.load(Ordering::Acquire)
         } else {
-            self.tail.fetch_add(0, Ordering::AcqRel)
+            self.tail.fetch_add(0, weaken("relaxed_rendezvous", Ordering::AcqRel))
         };
         Tail { position: self.position(word), closed: word & CLOSED != 0 }
     }
@@ -337,6 +337,11 @@ impl<T> Ring<T> {
             // C1
             match self.tail.compare_exchange_weak(tail, next, order, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, word: tail, count }),
+                // As if closing were a flag beside `tail`, looked at before the claim.
+                Err(now) if mutated("separate_closed") && now == tail | CLOSED => {
+                    self.tail.fetch_add(count * STEP, order);
+                    return Ok(Claim { ring: self, word: tail, count });
+                }
                 Err(now) => tail = now,
             }
         }
@@ -411,7 +416,7 @@ impl<T> Ring<T> {
     fn why_empty(&self, head: Word) -> PopError {
         // A closed tail never changes again and `head` never passes it, so `Closed` is exact even if `head` is stale.
         let tail = self.tail.load(Ordering::Acquire);
-        if tail & !CLOSED != head {
+        if tail & !CLOSED != head && !mutated("empty_is_done") {
             PopError::Busy
         } else if tail & CLOSED != 0 {
             PopError::Closed
