@@ -13,10 +13,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{Applied, BoxError, Class, Sink, WriteContext, WriteError};
 use crate::batch::Batch;
+use crate::sync::{Mutex, lock};
 
 /// A buffer that a huge batch has blown up is given back when it is larger than this and mostly unused.
 const BUFFER_KEPT: usize = 4 << 20;
@@ -66,7 +67,7 @@ where
         let mut file = OpenOptions::new().append(true).create(true).open(path.as_ref())?;
         let can_truncate = file.metadata()?.is_file();
         if can_truncate {
-            lock(&file)?;
+            lock_file(&file)?;
             end_torn_line(path.as_ref(), &mut file)?;
         }
         let destination = Destination { writer: file, can_truncate, torn: false };
@@ -96,7 +97,7 @@ where
         if lines.is_empty() {
             return Ok(());
         }
-        let mut destination = lock_shared(&self.shared);
+        let mut destination = lock(&self.shared);
         destination.append(lines)?;
         if self.fsync {
             // The kernel may have dropped what it could not write, or written it: nobody can tell.
@@ -147,7 +148,7 @@ where
         if lines.is_empty() {
             return Ok(());
         }
-        let mut destination = lock_shared(&self.shared);
+        let mut destination = lock(&self.shared);
         destination
             .write_lines(lines)
             .map_err(|(error, written)| applied_if(error, written > 0))?;
@@ -278,13 +279,7 @@ fn classify(error: io::Error) -> WriteError {
     WriteError::new(class, error)
 }
 
-/// A panic while the lock was held left at most a torn line, which `torn` does not know of; the sinks never panic
-/// there, a foreign writer may.
-fn lock_shared<W>(shared: &Mutex<Destination<W>>) -> MutexGuard<'_, Destination<W>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn lock(file: &File) -> io::Result<()> {
+fn lock_file(file: &File) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {

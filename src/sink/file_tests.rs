@@ -13,8 +13,9 @@ fn batch(items: &[&'static str]) -> Batch<&'static str> {
         bytes: 0,
         items: items.to_vec(),
         position: 0,
+        spoiled: Vec::new(),
         opened: now,
-        closed: now,
+        late: None,
     }
 }
 
