@@ -10,7 +10,7 @@ use crate::args::{Cli, Command, DemoArgs, RunArgs};
 use crate::events;
 use crate::report::Report;
 use crate::run::{self, Failure};
-use crate::units::grouped;
+use crate::units::{grouped, rounded};
 
 /// One call per item is slow, so only the first so many items go that way.
 const SUBSET: usize = 5_000;
@@ -133,7 +133,7 @@ fn compare(batched: &Report, single: &Report, rows: [u64; 2]) -> io::Result<()> 
     let out = &mut io::stdout().lock();
     writeln!(out, "\n{:<22}{:>14}{:>14}{:>14}", "", "items", "calls", "items/s")?;
     for (name, report) in [("one call per item", single), ("in batches", batched)] {
-        let rate = grouped(report.items_per_second.round() as u64);
+        let rate = rounded(report.items_per_second);
         let (items, calls) = (grouped(report.flushed_ok), grouped(report.batches));
         writeln!(out, "{name:<22}{items:>14}{calls:>14}{rate:>14}")?;
     }

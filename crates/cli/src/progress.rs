@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sluicegate::Stats;
 
 use crate::report::Intake;
-use crate::units::grouped;
+use crate::units::{grouped, rounded};
 
 /// Drawn on standard error; not at all where that is no terminal.
 pub(crate) struct Progress {
@@ -46,7 +46,7 @@ impl Progress {
         let mut message = format!(
             "{} items  {}/s  {} batches (mean {:.1})  queue {}/{}  oldest {oldest:.0} ms",
             grouped(stored),
-            grouped(self.rate.round() as u64),
+            rounded(self.rate),
             grouped(stats.batches),
             stats.batch_size.mean,
             grouped(stats.queue_depth),

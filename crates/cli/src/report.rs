@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sluicegate::{DurationSummary, Stats};
 
-use crate::units::grouped;
+use crate::units::{grouped, rounded};
 
 /// What is counted on the reader's side; the rest is the engine's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,7 +135,7 @@ impl Report {
     /// A few lines for people.
     pub(crate) fn write_human(&self, out: &mut impl Write) -> io::Result<()> {
         let n = grouped;
-        let rate = grouped(self.items_per_second.round() as u64);
+        let rate = rounded(self.items_per_second);
         writeln!(
             out,
             "{} items read, {} stored in {} batches (mean {:.1}) in {:.2} s: {rate} items/s",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
 use std::thread;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::SIGINT;
 use sluicegate::{
-    AddError, Batcher, Class, FailedItem, FlushWhen, Producer, Shutdown, SpawnError, Stats,
+    AddError, Batcher, Class, FailedItem, FlushError, FlushWhen, Producer, Shutdown, SpawnError,
+    Stats,
 };
 
 use crate::args::{FlushWhenArg, ReportFormat, RunArgs, Target};
@@ -142,7 +144,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(Report, Arc<Stop>), Failure> {
         progress: Progress::new(),
         started: Instant::now(),
     };
-    Ok((watch.to_the_end()?, stop))
+    Ok((watch.watch()?, stop))
 }
 
 /// Writing to the file that is read would never end, or would empty it.
@@ -231,7 +233,9 @@ struct Reader {
 impl Reader {
     fn spawn(self, events: Sender<Event>) -> io::Result<()> {
         thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            let result = self.read();
+            // Whatever happens here, the main thread must hear of it, or it would wait for ever.
+            let result = catch_unwind(AssertUnwindSafe(|| self.read()))
+                .unwrap_or_else(|_| Err(io::Error::other("the reader panicked")));
             // The receiver lives until the process is about to end.
             let _ = events.send(Event::ReaderDone(result));
         })?;
@@ -302,8 +306,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn to_the_end(mut self) -> Result<Report, Failure> {
+    fn watch(mut self) -> Result<Report, Failure> {
         let read = self.wait_for_reader();
+        let left_behind = read.is_none();
         let intake_ended = Instant::now();
         let (end, error) = match read {
             Some(Ok(end)) => (Some(end), None),
@@ -318,7 +323,12 @@ impl Watch {
         let Self { rejects, stop, .. } = &self;
         let (rejects, stop) = (Arc::clone(rejects), Arc::clone(stop));
         let started = self.started;
-        let (intake, stats, mut errors) = self.shut_down();
+        let (mut intake, stats, mut errors) = self.shut_down();
+        if left_behind {
+            // Its last count may be one behind what it did, so the sum is taken from what is known.
+            intake.items_read = intake.rejected + intake.unqueued + stats.tally.enqueued;
+            errors.push("the reader did not come back from the input".to_owned());
+        }
         errors.extend(error.as_ref().map(|error| format!("reading failed: {error}")));
         errors.extend(rejects.flush().map(|error| format!("--rejects: {error}")));
 
@@ -358,9 +368,9 @@ impl Watch {
         self.batcher.close();
         while !self.stop.is_over(self.drain_deadline) {
             match self.batcher.flush(TICK) {
-                Ok(_) => return,
-                Err(_) if self.batcher.stats().tally.in_flight == 0 => return,
-                Err(_) => self.tick(),
+                Err(FlushError::Timeout(_)) => self.tick(),
+                // All is written; or no flusher is left, and waiting would not help.
+                Ok(_) | Err(_) => return,
             }
         }
     }

@@ -34,7 +34,15 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+    group(&number.to_string())
+}
+
+/// A figure that is not negative, without its fraction, as [`grouped`].
+pub(crate) fn rounded(number: f64) -> String {
+    group(&format!("{number:.0}"))
+}
+
+fn group(digits: &str) -> String {
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -64,5 +72,6 @@ mod tests {
     fn grouping() {
         let shown = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(rounded(1_234.5), "1,234");
     }
 }

@@ -1,4 +1,5 @@
 //! Promise: what was stored, what was not, and why: the same in the destination, the rejects and the report.
+#![allow(clippy::unwrap_used)] // a test may fail
 
 mod common;
 
@@ -141,6 +142,18 @@ fn a_full_disk_is_in_the_report_and_the_rejects() {
     assert_eq!(done.code, Some(1));
     assert_eq!(done.report().n("flushed_fail"), 2);
     assert_eq!(place.rejects().len(), 2);
+}
+
+#[test]
+fn an_input_that_cannot_be_read_on_is_an_error() {
+    let place = Place::new();
+    // Its first page is nobody's, so that reading it fails.
+    let options = words(&place, "run --report json --to DB --from /proc/self/mem");
+    let done = Done::of(sluicegate(options).output().unwrap());
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let report = done.report();
+    assert_eq!(report.0["stopped_by"], "read error");
+    assert!(report.0["errors"][0].as_str().unwrap().starts_with("reading failed: "));
 }
 
 #[test]
