@@ -1,12 +1,13 @@
 //! Lines into a file ([`FileSink`]) or into any other writer ([`WriterSink`]).
 //!
-//! Both take an *encoder*, `Fn(&T, &mut Vec<u8>) -> Result<(), BoxError>`, which appends one item without a newline;
-//! the sink adds the newline. An item whose encoder fails, fails alone. A batch is encoded into one reused buffer and
-//! handed over in one write, so that the steady state allocates nothing.
+//! Both take an *encoder*, `Fn(&T, &mut Vec<u8>) -> Result<(), BoxError>`, which appends one item
+//! without a newline; the sink adds the newline. An item whose encoder fails, fails alone. A batch
+//! is encoded into one reused buffer and handed over in one write, so that the steady state
+//! allocates nothing.
 //!
-//! **Several flushers, one destination.** Clones of a sink share the destination behind a mutex and have buffers of
-//! their own: batches are encoded in parallel, written one after the other, and their lines never mix. The order of
-//! batches of different flushers is not kept.
+//! **Several flushers, one destination.** Clones of a sink share the destination behind a mutex and
+//! have buffers of their own: batches are encoded in parallel, written one after the other, and
+//! their lines never mix. The order of batches of different flushers is not kept.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,14 +20,15 @@ use super::{Applied, BoxError, Class, Sink, WriteContext, WriteError};
 use crate::batch::Batch;
 use crate::sync::{Mutex, lock};
 
-/// A buffer that a huge batch has blown up is given back when it is larger than this and mostly unused.
+/// A buffer that a huge batch has blown up is given back when it is larger than this and mostly
+/// unused.
 const BUFFER_KEPT: usize = 4 << 20;
 
 /// Appends a line per item to a file.
 ///
-/// A batch is in the file as a whole or not at all: when a write fails half-way (disk full), the file is cut back to
-/// its length before the batch and the batch fails with [`Applied::Nothing`]. Where cutting back is impossible or
-/// fails too, the error says [`Applied::Unknown`].
+/// A batch is in the file as a whole or not at all: when a write fails half-way (disk full), the
+/// file is cut back to its length before the batch and the batch fails with [`Applied::Nothing`].
+/// Where cutting back is impossible or fails too, the error says [`Applied::Unknown`].
 ///
 /// ```
 /// use sluicegate::sink::FileSink;
@@ -56,13 +58,14 @@ where
 {
     /// Opens the file for appending, and creates it where there is none. `encode` appends one item.
     ///
-    /// A last line without its newline, as a crash of the writer leaves it, is ended with one: what is in the file
-    /// stays, and the next line starts on its own. The file is locked for as long as a clone of the sink lives
-    /// (an advisory lock: programs that don't ask for it can still write to it).
+    /// A last line without its newline, as a crash of the writer leaves it, is ended with one: what
+    /// is in the file stays, and the next line starts on its own. The file is locked for as long as
+    /// a clone of the sink lives (an advisory lock: programs that don't ask for it can still write
+    /// to it).
     ///
     /// # Errors
-    /// Whatever opening, locking or ending the last line failed with; [`ErrorKind::WouldBlock`] when another
-    /// sink or process holds the file.
+    /// Whatever opening, locking or ending the last line failed with; [`ErrorKind::WouldBlock`]
+    /// when another sink or process holds the file.
     pub fn open(path: impl AsRef<Path>, encode: F) -> io::Result<Self> {
         let mut file = OpenOptions::new().append(true).create(true).open(path.as_ref())?;
         let can_truncate = file.metadata()?.is_file();
@@ -78,7 +81,8 @@ where
         })
     }
 
-    /// Whether each batch is forced to the disk (`fdatasync`) before it counts as written; off unless asked for.
+    /// Whether each batch is forced to the disk (`fdatasync`) before it counts as written; off
+    /// unless asked for.
     ///
     /// Without it a batch survives the end of the process, but not a power cut.
     #[must_use]
@@ -109,8 +113,8 @@ where
 
 /// Writes a line per item to a writer that can't be cut back: standard output, a pipe, a socket.
 ///
-/// A batch that fails before its first byte is out fails with [`Applied::Nothing`], a later failure with
-/// [`Applied::Unknown`]. A closed pipe is [`Class::Disconnected`].
+/// A batch that fails before its first byte is out fails with [`Applied::Nothing`], a later failure
+/// with [`Applied::Unknown`]. A closed pipe is [`Class::Disconnected`].
 pub struct WriterSink<T, W, F> {
     shared: Arc<Mutex<Destination<W>>>,
     lines: Lines<T, F>,

@@ -10,8 +10,8 @@ use sluicegate_sqlite::Affinity;
 use crate::run::Failure;
 use crate::units::parse_bytes;
 
-/// A record of CSV may become six times as long as JSON, with the names of its columns, and an item counts its bytes
-/// in 32 bits.
+/// A record of CSV may become six times as long as JSON, with the names of its columns, and an item
+/// counts its bytes in 32 bits.
 const MAX_LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Takes single items in and writes them out in batches, with every item accounted for.
@@ -26,8 +26,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Reads items from a file or standard input and writes them in batches.
     ///
-    /// Exit status: 0 if every item read was stored, 1 if one was not, 2 for a mistake in the options, 128 plus the
-    /// signal's number when a second SIGINT or SIGTERM has cut the drain short.
+    /// Exit status: 0 if every item read was stored, 1 if one was not, 2 for a mistake in the
+    /// options, 128 plus the signal's number when a second SIGINT or SIGTERM has cut the drain
+    /// short.
     Run(Box<RunArgs>),
     /// Shows what batching is worth, with a million made-up audit events or a file of one's own.
     Demo(DemoArgs),
@@ -49,18 +50,20 @@ pub(crate) struct RunArgs {
     /// The table to write to (sqlite); created where it is missing. Default: items.
     #[arg(long, value_name = "NAME")]
     pub(crate) table: Option<String>,
-    /// The columns to write, by name; types: any (default), integer, real, text. Without it each item goes whole
-    /// into the column `item`.
-    #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',', value_parser = ColumnArg::from_str)]
+    /// The columns to write, by name; types: any (default), integer, real, text. Without it each
+    /// item goes whole into the column `item`.
+    #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',')]
+    #[arg(value_parser = ColumnArg::from_str)]
     pub(crate) columns: Vec<ColumnArg>,
-    /// Writes every line that could not be parsed or stored to this file, as NDJSON. Replaces the file.
+    /// Writes every line that could not be parsed or stored to this file, as NDJSON. Replaces the
+    /// file.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
     /// Longer lines (CSV: records) are rejected; their rest is skipped without being kept.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = parse_line_bytes)]
     pub(crate) max_line_bytes: usize,
-    /// How the final report is given: for people on standard error, or one JSON object on standard output (with
-    /// `--to stdout`: on standard error).
+    /// How the final report is given: for people on standard error, or one JSON object on standard
+    /// output (with `--to stdout`: on standard error).
     #[arg(long, value_enum, default_value_t = ReportFormat::Human)]
     pub(crate) report: ReportFormat,
     /// How long items in hand may take to be stored after a SIGINT or SIGTERM.
@@ -68,7 +71,8 @@ pub(crate) struct RunArgs {
     pub(crate) drain_deadline: Duration,
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
-    /// When SQLite waits for the disk (sqlite): see the documentation of what a power cut can take. Default: full.
+    /// When SQLite waits for the disk (sqlite): see the documentation of what a power cut can take.
+    /// Default: full.
     #[arg(long, value_enum)]
     pub(crate) synchronous: Option<SynchronousArg>,
     /// Forces each batch to the disk before it counts as written (file).
@@ -104,7 +108,8 @@ pub(crate) struct BatchingArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// A file to load instead of made-up events; .ndjson, .jsonl, .json and .csv are parsed, others are read as lines.
+    /// A file to load instead of made-up events; .ndjson, .jsonl, .json and .csv are parsed, others
+    /// are read as lines.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Where the databases go; databases of an earlier demo in it are replaced.

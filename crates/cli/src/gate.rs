@@ -1,8 +1,8 @@
 //! Bounds the bytes between the reader and the sink.
 //!
-//! The queue counts items, and an item may be as long as `--max-line-bytes`: 8,192 items of 1 MiB would be 8 GiB. So
-//! long items are paid for out of a budget, and dropping one, wherever that happens, pays it back. Short ones are
-//! bounded well enough by their number, and pay nothing.
+//! The queue counts items, and an item may be as long as `--max-line-bytes`: 8,192 items of 1 MiB
+//! would be 8 GiB. So long items are paid for out of a budget, and dropping one, wherever that
+//! happens, pays it back. Short ones are bounded well enough by their number, and pay nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -29,8 +29,9 @@ pub(crate) struct Charge {
 }
 
 impl Gate {
-    /// `items` is the most that can be in hand at a time. The budget takes at least the batches that may be in hand,
-    /// so that waiting for room always ends: a batch is closed by its bytes before the gate is.
+    /// `items` is the most that can be in hand at a time. The budget takes at least the batches
+    /// that may be in hand, so that waiting for room always ends: a batch is closed by its bytes
+    /// before the gate is.
     pub(crate) fn new(items: usize, batches: usize, max_batch_bytes: u64) -> Self {
         Self {
             budget: max_batch_bytes.saturating_mul(batches as u64).max(BUDGET),

@@ -10,7 +10,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Lines are bounded (`args::MAX_LINE_BYTES_MAX`) so that what is made of one stays far below 4 GiB.
+    /// Lines are bounded (`args::MAX_LINE_BYTES_MAX`) so that what is made of one stays far below 4
+    /// GiB.
     pub(crate) fn new(start: usize, end: usize) -> Self {
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self { start: narrow(start), end: narrow(end) }

@@ -1,4 +1,5 @@
-//! The `sluicegate` command: batches lines, NDJSON or CSV into SQLite or files and accounts for every item.
+//! The `sluicegate` command: batches lines, NDJSON or CSV into SQLite or files and accounts for
+//! every item.
 #![forbid(unsafe_code)]
 
 mod args;

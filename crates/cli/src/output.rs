@@ -16,7 +16,8 @@ pub(crate) type BoxSink = Box<dyn Sink<Item>>;
 /// Opens the sink of one flusher.
 pub(crate) type Factory = Box<dyn Fn(Flusher) -> Result<BoxSink, BoxError> + Send + Sync>;
 
-/// What opens the destination for each flusher. Nothing is opened yet; what fails later is a [`Failure`].
+/// What opens the destination for each flusher. Nothing is opened yet; what fails later is a
+/// [`Failure`].
 pub(crate) fn factory(args: &RunArgs) -> Factory {
     match &args.to {
         Target::Null => Box::new(|_| Ok(Box::new(NullSink) as BoxSink)),

@@ -1,4 +1,5 @@
-//! Where lines go that could not be parsed or stored: all of them to `--rejects`, or the first few on screen.
+//! Where lines go that could not be parsed or stored: all of them to `--rejects`, or the first few
+//! on screen.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};

@@ -155,7 +155,8 @@ impl Report {
         )?;
         writeln!(
             out,
-            "  enqueued {} = flushed_ok {} + flushed_fail {} + dropped {} + unknown {} + in_flight {}",
+            "  enqueued {} = flushed_ok {} + flushed_fail {} + dropped {} + unknown {} \
+             + in_flight {}",
             n(self.enqueued),
             n(self.flushed_ok),
             n(self.flushed_fail),

@@ -25,7 +25,8 @@ use crate::rejects::Rejects;
 use crate::report::{Intake, Report};
 use crate::signals::{self, Stop};
 
-/// Between two looks at the clock, the signals and the progress bar. What is waited for wakes at once by itself.
+/// Between two looks at the clock, the signals and the progress bar. What is waited for wakes at
+/// once by itself.
 const TICK: Duration = Duration::from_millis(100);
 /// How long after the drain deadline a reader that is stuck in the kernel is waited for.
 const READER_GRACE: Duration = Duration::from_millis(500);
@@ -265,7 +266,8 @@ impl Reader {
         }
     }
 
-    /// Waits until the engine has the item; false if it will not have it: the drain deadline has come first.
+    /// Waits until the engine has the item; false if it will not have it: the drain deadline has
+    /// come first.
     fn add(&self, mut item: Item) -> bool {
         while item.charge.is_none() && self.gate.charges(item.weight()) {
             item.charge = self.gate.pay(item.weight(), TICK);
@@ -363,7 +365,8 @@ impl Watch {
         }
     }
 
-    /// Waits until everything is written, without limit at the end of the input, up to the deadline after a stop.
+    /// Waits until everything is written, without limit at the end of the input, up to the deadline
+    /// after a stop.
     fn drain(&mut self) {
         self.batcher.close();
         while !self.stop.is_over(self.drain_deadline) {

@@ -52,7 +52,8 @@ impl Stop {
         self.level.fetch_max(ABORTING, Relaxed);
     }
 
-    /// The first signal stops intake, the second aborts. A stop that has another cause does not count as the first.
+    /// The first signal stops intake, the second aborts. A stop that has another cause does not
+    /// count as the first.
     fn on_signal(&self, signal: i32) {
         if self.signal.swap(signal, Relaxed) == 0 {
             self.stop_intake();

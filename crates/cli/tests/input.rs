@@ -1,4 +1,5 @@
-//! Promise: each kind of bad input has the treatment that `docs/command.md` states, and no other line suffers.
+//! Promise: each kind of bad input has the treatment that `docs/command.md` states, and no other
+//! line suffers.
 #![allow(clippy::unwrap_used)] // a test may fail
 
 mod common;

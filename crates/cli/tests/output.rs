@@ -1,4 +1,5 @@
-//! Promise: what was stored, what was not, and why: the same in the destination, the rejects and the report.
+//! Promise: what was stored, what was not, and why: the same in the destination, the rejects and
+//! the report.
 #![allow(clippy::unwrap_used)] // a test may fail
 
 mod common;

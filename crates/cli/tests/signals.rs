@@ -1,4 +1,5 @@
-//! Promise: a signal stops intake and drains, a second one ends the drain, and every item is accounted for.
+//! Promise: a signal stops intake and drains, a second one ends the drain, and every item is
+//! accounted for.
 //!
 //! `SLUICEGATE_KILLS=100` makes the kill test longer, `SLUICEGATE_SEED=…` replays its moments.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may fail
@@ -16,7 +17,8 @@ use common::{Done, Place, feed, give, rows_so_far, signal, sluicegate, until, wo
 use rustix::process::Signal;
 
 const KILLS: u64 = 10;
-/// More than fits the pipe: when so much is written the command has begun to read, and listens to signals.
+/// More than fits the pipe: when so much is written the command has begun to read, and listens to
+/// signals.
 const BEFORE_FIRST: u64 = 5_000;
 const SPREAD: u64 = 60_000;
 
@@ -25,7 +27,8 @@ fn start(place: &Place, options: &str) -> Child {
     command.args(words(place, options)).spawn().unwrap()
 }
 
-/// Feeds until the process is gone, sends the signal after `lines`, and returns what the process said.
+/// Feeds until the process is gone, sends the signal after `lines`, and returns what the process
+/// said.
 fn kill_under_load(mut child: Child, lines: u64, by: Signal) -> Done {
     let stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
@@ -59,6 +62,7 @@ fn killed_at_random_moments_every_item_is_accounted_for() {
     let kills = number("SLUICEGATE_KILLS").unwrap_or(KILLS);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let mut seed = number("SLUICEGATE_SEED").unwrap_or(now.as_secs());
+    eprintln!("SLUICEGATE_SEED={seed}");
     for kill in 0..kills {
         // Knuth's multiplier; the high bits are the random ones.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -87,7 +91,8 @@ fn a_deadline_that_comes_too_soon_leaves_items_that_are_counted() {
     let done = kill_under_load(start(&place, options), BEFORE_FIRST * 4, Signal::TERM);
     assert_eq!(done.code, Some(1));
     let report = done.report();
-    // A write that was under way at the deadline may have gone through: it is `unknown`, and in the table or not.
+    // A write that was under way at the deadline may have gone through: it is `unknown`, and in the
+    // table or not.
     let stored = place.count();
     let range = report.n("flushed_ok")..=report.n("flushed_ok") + report.n("unknown");
     assert!(range.contains(&stored), "{stored} rows, {}", report.0);
@@ -112,8 +117,9 @@ fn standard_input_that_never_closes_does_not_keep_a_signal_waiting() {
     }
 }
 
-/// So many lines are more than two pipes hold, so the command has read enough to fill its output; and they are fewer
-/// than the pipes and the queue hold together, so they can all be written while it hangs.
+/// So many lines are more than two pipes hold, so the command has read enough to fill its output;
+/// and they are fewer than the pipes and the queue hold together, so they can all be written while
+/// it hangs.
 const ENOUGH: u64 = 10_000;
 
 /// A command whose standard output is not read any more, so that its sink hangs in a write.

@@ -1,8 +1,8 @@
 //! SQLite sink for sluicegate: one transaction per batch.
 //!
-//! A batch is one `BEGIN IMMEDIATE … COMMIT` with a prepared `INSERT` per row, in WAL mode, so that a commit (and its
-//! wait for the disk) is paid once per batch. A row that SQLite refuses fails that row only; a failure of the
-//! database fails the batch, and the batch is rolled back.
+//! A batch is one `BEGIN IMMEDIATE … COMMIT` with a prepared `INSERT` per row, in WAL mode, so that
+//! a commit (and its wait for the disk) is paid once per batch. A row that SQLite refuses fails
+//! that row only; a failure of the database fails the batch, and the batch is rolled back.
 //!
 //! ```
 //! use sluicegate_sqlite::{Affinity, Column, Row, SqliteSink, Synchronous};
@@ -10,7 +10,7 @@
 //! struct Reading { sensor: String, value: f64 }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let path = std::env::temp_dir().join(format!("sluicegate-sqlite-doc-{}.db", std::process::id()));
+//! # let path = std::env::temp_dir().join(format!("sluicegate-doc-{}.db", std::process::id()));
 //! let sink = SqliteSink::<Reading>::options(&path)
 //!     .table("readings")
 //!     .columns([Column::new("sensor").affinity(Affinity::Text), Column::new("value")])
@@ -25,8 +25,9 @@
 //! # }
 //! ```
 //!
-//! **Several flushers on one file** each open a sink of their own: SQLite lets one of them write at a time, the others
-//! wait up to [`busy_timeout`](SqliteOptions::busy_timeout). They overlap only in preparing their batches.
+//! **Several flushers on one file** each open a sink of their own: SQLite lets one of them write at
+//! a time, the others wait up to [`busy_timeout`](SqliteOptions::busy_timeout). They overlap only
+//! in preparing their batches.
 #![forbid(unsafe_code)]
 
 mod classify;

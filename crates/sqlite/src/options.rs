@@ -12,16 +12,17 @@ pub(crate) const DEFAULT_COLUMN: &str = "item";
 
 /// When SQLite waits for the disk (`PRAGMA synchronous`, in WAL mode).
 ///
-/// None of them loses or damages anything when only the *process* ends, however it ends: what was committed is with
-/// the operating system. They differ in what the end of the *machine* (power cut, kernel crash) may take.
+/// None of them loses or damages anything when only the *process* ends, however it ends: what was
+/// committed is with the operating system. They differ in what the end of the *machine* (power cut,
+/// kernel crash) may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Synchronous {
-    /// Each commit waits until the log is on the disk. A power cut loses nothing that was counted as flushed, as far
-    /// as the disk tells the truth about its own cache. The default.
+    /// Each commit waits until the log is on the disk. A power cut loses nothing that was counted
+    /// as flushed, as far as the disk tells the truth about its own cache. The default.
     #[default]
     Full,
-    /// The disk is waited for at checkpoints only. A power cut may take the last commits, whole and newest first;
-    /// the database stays sound.
+    /// The disk is waited for at checkpoints only. A power cut may take the last commits, whole and
+    /// newest first; the database stays sound.
     Normal,
     /// The disk is never waited for. A power cut may take commits and may damage the database file.
     Off,
@@ -39,8 +40,8 @@ impl Synchronous {
     }
 }
 
-/// What a column of a table that the sink creates holds. Created tables are `STRICT`: a value that can't become
-/// the column's type without loss is refused, and its row fails alone.
+/// What a column of a table that the sink creates holds. Created tables are `STRICT`: a value that
+/// can't become the column's type without loss is refused, and its row fails alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Affinity {
     /// Whatever is bound, unchanged.
@@ -105,8 +106,8 @@ pub struct SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// The defaults for this file: table `items`, one column `item`, [`Synchronous::Full`], 5 s of patience with
-    /// other writers, the table created where there is none.
+    /// The defaults for this file: table `items`, one column `item`, [`Synchronous::Full`], 5 s of
+    /// patience with other writers, the table created where there is none.
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self {
             path: path.as_ref().to_path_buf(),
@@ -141,8 +142,8 @@ impl SqliteOptions {
         self
     }
 
-    /// How long a batch waits for other writers of the file before it fails as transient. During a shutdown it is
-    /// cut to the time left.
+    /// How long a batch waits for other writers of the file before it fails as transient. During a
+    /// shutdown it is cut to the time left.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
@@ -156,22 +157,25 @@ impl SqliteOptions {
         self
     }
 
-    /// The most rows in one transaction: what [`Sink::limits`](sluicegate::Sink::limits) tells the engine. SQLite
-    /// itself has no such limit, but other writers wait as long as a transaction lasts.
+    /// The most rows in one transaction: what [`Sink::limits`](sluicegate::Sink::limits) tells the
+    /// engine. SQLite itself has no such limit, but other writers wait as long as a transaction
+    /// lasts.
     #[must_use]
     pub fn max_batch_size(mut self, rows: usize) -> Self {
         self.max_batch_size = Some(rows);
         self
     }
 
-    /// The most pages (of 4 KiB, mostly) that the database may have: beyond it batches fail as with a full disk.
+    /// The most pages (of 4 KiB, mostly) that the database may have: beyond it batches fail as with
+    /// a full disk.
     #[must_use]
     pub fn max_page_count(mut self, pages: u32) -> Self {
         self.max_page_count = Some(pages);
         self
     }
 
-    /// Opens the file, creates or checks the table, and prepares the insert; `bind` turns an item into a row.
+    /// Opens the file, creates or checks the table, and prepares the insert; `bind` turns an item
+    /// into a row.
     ///
     /// # Errors
     /// [`OpenError`] says whether a name, the existing table, or the file is at fault.

@@ -19,14 +19,15 @@ const WAL_RETRY: Duration = Duration::from_millis(5);
 /// Writes each batch in one transaction. Opened by [`SqliteOptions::open`]; one per flusher.
 ///
 /// # What a failure means
-/// - A row that SQLite refuses (a constraint, a value that a `STRICT` column can't hold, one that is too big, one that
-///   the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone; the rest of the batch is committed.
-/// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by another writer,
-///   disk full, an I/O error: [`Class::Transient`](sluicegate::Class::Transient).
-/// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in the log:
-///   [`Applied::Unknown`].
-/// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke it: the rows are then
-///   written one by one.
+/// - A row that SQLite refuses (a constraint, a value that a `STRICT` column can't hold, one that
+///   is too big, one that the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone;
+///   the rest of the batch is committed.
+/// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by
+///   another writer, disk full, an I/O error: [`Class::Transient`](sluicegate::Class::Transient).
+/// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in
+///   the log: [`Applied::Unknown`].
+/// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke
+///   it: the rows are then written one by one.
 pub struct SqliteSink<T, B = fn(&T, &mut Row<'_, '_>) -> Result<(), BoxError>> {
     db: Connection,
     insert: String,
@@ -120,7 +121,8 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         }
     }
 
-    /// A transaction per row. Some rows may be in when a later one fails, so each failure is told by its row.
+    /// A transaction per row. Some rows may be in when a later one fails, so each failure is told
+    /// by its row.
     fn one_by_one(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) {
         for (index, item) in batch.iter().enumerate() {
             if self.refused[index] {
@@ -181,8 +183,8 @@ impl<T, B: BindRow<T>> Sink<T> for SqliteSink<T, B> {
                     self.one_by_one(batch, cx);
                     return Ok(());
                 }
-                // Where even the rollback failed the transaction is still uncommitted: `write` rolls back
-                // again before the next batch, and closing the connection does too.
+                // Where even the rollback failed the transaction is still uncommitted: `write`
+                // rolls back again before the next batch, and closing the connection does too.
                 Err(error) => return Err(error),
             }
         }

@@ -1,4 +1,5 @@
-//! Promise: what the report says is in the table is in the table, and a bad row takes no other row with it.
+//! Promise: what the report says is in the table is in the table, and a bad row takes no other row
+//! with it.
 #![allow(clippy::unwrap_used)] // a test may fail
 
 use std::path::PathBuf;

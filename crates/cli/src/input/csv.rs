@@ -1,7 +1,8 @@
 //! `--format csv`: RFC 4180, with a header row.
 //!
-//! Records are taken apart by `csv_core` as the bytes come, into buffers that stay bounded: what is beyond the bound is
-//! parsed on and forgotten, so that the next record starts where this one truly ends, never inside its quotes.
+//! Records are taken apart by `csv_core` as the bytes come, into buffers that stay bounded: what is
+//! beyond the bound is parsed on and forgotten, so that the next record starts where this one truly
+//! ends, never inside its quotes.
 
 use std::fmt;
 use std::io;
@@ -246,7 +247,8 @@ impl<S: Fill> Scanner<S> {
     fn next(&mut self) -> io::Result<Scan> {
         loop {
             let scan = self.scan()?;
-            // csv_core gives a record for a line of blanks; elsewhere such lines are skipped, so here too.
+            // csv_core gives a record for a line of blanks; elsewhere such lines are skipped, so
+            // here too.
             if scan != Scan::Record || !self.raw.trim_ascii().is_empty() {
                 return Ok(scan);
             }
@@ -299,7 +301,8 @@ impl<S: Fill> Scanner<S> {
         let mut bytes = &self.buffer[self.start..self.start + taken];
         self.start += taken;
         if self.bytes == 0 {
-            // Line ends before the record: the rest of the last CRLF, and blank lines, which the parser passes over.
+            // Line ends before the record: the rest of the last CRLF, and blank lines, which the
+            // parser passes over.
             let skipped = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
             self.line += memchr::memchr_iter(b'\n', &bytes[..skipped]).count() as u64;
             self.first_line = self.line;

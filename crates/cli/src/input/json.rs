@@ -1,9 +1,11 @@
 //! JSON checks that serde_json leaves to its caller.
 
-/// Deeper values are rejected. SQLite's own JSON functions stop at 1,000, many other readers at 128.
+/// Deeper values are rejected. SQLite's own JSON functions stop at 1,000, many other readers at
+/// 128.
 pub(crate) const DEPTH_MAX: usize = 128;
 
-/// Whether arrays and objects are nested deeper than [`DEPTH_MAX`]. Takes valid JSON; other text gets some answer.
+/// Whether arrays and objects are nested deeper than [`DEPTH_MAX`]. Takes valid JSON; other text
+/// gets some answer.
 pub(crate) fn is_too_deep(text: &str) -> bool {
     let bytes = text.as_bytes();
     // Counting is quick, and hardly any line has so many brackets.

@@ -59,8 +59,8 @@ impl<S: Fill> LineReader<S> {
         Self { source, max, buffer, start: 0, end: 0, number: 0, head: Vec::new(), eof: false }
     }
 
-    /// The next line. Lines that are already in the buffer come out even after a stop: they have left the pipe
-    /// and would be lost otherwise.
+    /// The next line. Lines that are already in the buffer come out even after a stop: they have
+    /// left the pipe and would be lost otherwise.
     pub(crate) fn next(&mut self) -> io::Result<NextLine<'_>> {
         Ok(match self.find()? {
             Found::End(end) => NextLine::End(end),
@@ -136,7 +136,8 @@ impl<S: Fill> LineReader<S> {
         }
     }
 
-    /// Reads more behind what is held; moves that to the front first, and makes room where a line needs it.
+    /// Reads more behind what is held; moves that to the front first, and makes room where a line
+    /// needs it.
     fn fill(&mut self) -> io::Result<Filled> {
         if self.eof {
             return Ok(Filled::Eof);

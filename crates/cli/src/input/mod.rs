@@ -1,7 +1,9 @@
-//! From bytes to items: where bytes come from ([`source`]), where lines end ([`lines`]), and what is in them.
+//! From bytes to items: where bytes come from ([`source`]), where lines end ([`lines`]), and what
+//! is in them.
 //!
-//! Whatever comes in, memory stays bounded: a line is held up to `--max-line-bytes`, the rest of a longer one is
-//! skipped unread. The treatment of each kind of bad input is listed in `docs/command.md`, each with its test.
+//! Whatever comes in, memory stays bounded: a line is held up to `--max-line-bytes`, the rest of a
+//! longer one is skipped unread. The treatment of each kind of bad input is listed in
+//! `docs/command.md`, each with its test.
 
 mod csv;
 mod json;

@@ -1,8 +1,8 @@
 //! `--format ndjson`: a JSON value per line.
 //!
-//! Without columns the value is checked and its text kept as it is. With columns it must be an object, whose keys are
-//! matched to the columns by name; each value is kept as the range of the line that it came from, and only
-//! strings with escapes are copied.
+//! Without columns the value is checked and its text kept as it is. With columns it must be an
+//! object, whose keys are matched to the columns by name; each value is kept as the range of the
+//! line that it came from, and only strings with escapes are copied.
 
 use std::fmt;
 use std::io;
@@ -156,7 +156,8 @@ impl RowParser<'_> {
     }
 }
 
-/// Integers that fit are integers, other integers stay text so that no digit is lost, the rest is floating point.
+/// Integers that fit are integers, other integers stay text so that no digit is lost, the rest is
+/// floating point.
 fn number(raw: &str, whole: Span) -> Cell {
     if let Ok(integer) = raw.parse() {
         return Cell::Integer(integer);

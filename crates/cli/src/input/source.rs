@@ -27,8 +27,8 @@ pub(crate) trait Fill {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<Filled>;
 }
 
-/// A file descriptor that is polled together with the stop's pipe, so that a read that would wait for ever (a
-/// pipe nobody closes, a terminal) does not keep a signal from being obeyed.
+/// A file descriptor that is polled together with the stop's pipe, so that a read that would wait
+/// for ever (a pipe nobody closes, a terminal) does not keep a signal from being obeyed.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,

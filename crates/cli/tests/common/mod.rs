@@ -128,7 +128,8 @@ pub fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Looks until there is something to see. How long that takes does not matter, so there is no limit here.
+/// Looks until there is something to see. How long that takes does not matter, so there is no limit
+/// here.
 pub fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     loop {
         if let Some(seen) = look() {
@@ -145,7 +146,8 @@ pub fn rows_so_far(path: &Path) -> i64 {
         .unwrap_or(0)
 }
 
-/// Writes numbered objects until the reader is gone; every tenth line is no JSON. Calls `at` once, after `lines`.
+/// Writes numbered objects until the reader is gone; every tenth line is no JSON. Calls `at` once,
+/// after `lines`.
 pub fn feed(mut to: impl std::io::Write, lines: u64, at: impl FnOnce()) {
     let mut at = Some(at);
     for id in 1_u64.. {
