@@ -23,7 +23,7 @@ impl Progress {
     pub(crate) fn new() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
                 bar.set_style(style);
             }
             bar
@@ -44,7 +44,7 @@ impl Progress {
         }
         let oldest = stats.oldest_age.map_or(0.0, |age| age.as_secs_f64() * 1e3);
         let mut message = format!(
-            "{} items  {}/s  {} batches (mean {:.1})  queue {}/{}  oldest {oldest:.0} ms",
+            "{} items  {}/s  {} batches of {:.0}  queue {}/{}  oldest {oldest:.0} ms",
             grouped(stored),
             rounded(self.rate),
             grouped(stats.batches),
@@ -56,8 +56,8 @@ impl Progress {
         if lost > 0 {
             message.push_str(&format!("  rejected {}", grouped(lost)));
         }
-        bar.set_message(message);
         bar.tick();
+        bar.set_message(message);
     }
 
     /// Removes the bar, so that the report starts on a clean line.
