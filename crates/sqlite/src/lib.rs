@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! **Several flushers on one file** each open a sink of their own: SQLite lets one of them write at
-//! a time, the others wait up to [`busy_timeout`](SqliteOptions::busy_timeout). They overlap only
-//! in preparing their batches.
+//! **Several flushers on one file** each open a sink of their own from the same options: they write
+//! one at a time, as SQLite demands, and take turns. Writers of other processes are waited for up
+//! to [`busy_timeout`](SqliteOptions::busy_timeout).
 #![forbid(unsafe_code)]
 
 mod classify;

@@ -1,6 +1,7 @@
 //! What a sink is opened with.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::row::BindRow;
@@ -92,7 +93,8 @@ impl Column {
     }
 }
 
-/// Opens [`SqliteSink`]s. Cheap to clone, so that a factory can open one per flusher.
+/// Opens [`SqliteSink`]s. A factory opens one per flusher; sinks opened with the same options, or
+/// with a clone of them, take turns at the file instead of polling SQLite's lock.
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
     pub(crate) path: PathBuf,
@@ -103,6 +105,7 @@ pub struct SqliteOptions {
     pub(crate) create: bool,
     pub(crate) max_batch_size: Option<usize>,
     pub(crate) max_page_count: Option<u32>,
+    pub(crate) turn: Arc<Mutex<()>>,
 }
 
 impl SqliteOptions {
@@ -118,6 +121,7 @@ impl SqliteOptions {
             create: true,
             max_batch_size: None,
             max_page_count: None,
+            turn: Arc::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionState};
@@ -37,6 +38,9 @@ pub struct SqliteSink<T, B = fn(&T, &mut Row<'_, '_>) -> Result<(), BoxError>> {
     limits: SinkLimits,
     /// Items of the batch at hand that have failed; kept for its buffer.
     refused: Vec<bool>,
+    /// Held while writing: SQLite's own waiting sleeps up to 100 ms at a time and starves whoever
+    /// has bad luck, which is left to writers of other processes.
+    turn: Arc<Mutex<()>>,
     item: PhantomData<fn(&T)>,
 }
 
@@ -80,6 +84,7 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
             busy_timeout: options.busy_timeout,
             limits,
             refused: Vec::new(),
+            turn: Arc::clone(&options.turn),
             item: PhantomData,
         })
     }
@@ -166,6 +171,8 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
 
 impl<T, B: BindRow<T>> Sink<T> for SqliteSink<T, B> {
     fn write(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        let turn = Arc::clone(&self.turn);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.limit_patience(cx)?;
         self.roll_back().map_err(write_error)?;
         self.refused.clear();
