@@ -72,7 +72,7 @@ fn killed_at_random_moments_every_item_is_accounted_for() {
         let place = Place::new();
         let options = format!(
             "--to DB --columns id:integer,text --rejects REJECTS --queue-depth 1024 \
-             --max-batch-size 200 --flushers {flushers}"
+             --max-batch-size 200 --drain-deadline 1h --flushers {flushers}"
         );
         let by = if kill % 3 == 0 { Signal::INT } else { Signal::TERM };
         let done = kill_under_load(start(&place, &options), lines, by);
