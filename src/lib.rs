@@ -47,3 +47,8 @@ pub mod internals {
     pub use crate::flush::{Activity, Ledger, Node, Resolution, Shared, Turn, Writer};
     pub use crate::wait::{WaitList, Wake};
 }
+
+/// Keeps the README's example true.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

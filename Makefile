@@ -1,0 +1,42 @@
+# Each target is a thin call of a script in ci/, so that people and CI run the same thing.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check all loom shuttle asan bench deny docs miri
+
+FILE ?=
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: ## real items into SQLite, with a report that balances (FILE=… for your own NDJSON)
+	@ci/demo.sh $(if $(FILE),"$(FILE)")
+
+test: ## everything that proves the protocols, in default bounds
+	@ci/test.sh
+
+check: ## format, lints, documentation, dependencies
+	@ci/check.sh
+
+all: ## what CI runs: check, then test
+	@ci/all.sh
+
+loom: ## models of the protocols, stock and patched loom, every mutant killed (ARGS=… see ci/loom.sh)
+	@ci/loom.sh $(ARGS)
+
+shuttle: ## random schedules of larger shapes
+	@ci/shuttle.sh $(ARGS)
+
+asan: ## the stress test under AddressSanitizer (nightly toolchain)
+	@ci/asan.sh $(ARGS)
+
+bench: ## measurements (ARGS=… go to cargo bench)
+	@ci/bench.sh $(ARGS)
+
+deny: ## licences, sources and bans of the dependencies
+	@ci/deny.sh
+
+docs: ## the book, into target/book
+	@ci/docs.sh
+
+miri: ## unit tests of the ring under Miri, where it is installed
+	@ci/miri.sh $(ARGS)

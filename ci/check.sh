@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Proves that unsafe code and ordering atomics stay in their rooms, that the code has one format, that no lint fires, under `--cfg loom` too, and that every link in the
+# documentation leads somewhere; and that the dependencies keep to deny.toml.
+set -euo pipefail
+. "$(dirname "$0")/setup.sh"
+
+model_format() { cargo fmt --manifest-path loom-tests/Cargo.toml --check; }
+model_lints() {
+    RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$TARGET/loom-stock" \
+        cargo clippy --manifest-path loom-tests/Cargo.toml --locked --tests -- -D warnings
+}
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+
+step "rooms" ci/rooms.sh
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+if [ -f loom-tests/Cargo.toml ]; then
+    step "format of the models" model_format
+    step "lints of the models" model_lints
+fi
+step "documentation" documentation
+step "dependencies" ci/deny.sh
