@@ -23,6 +23,8 @@ pub mod ring;
 pub mod sink;
 mod sync;
 mod telemetry;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod testing;
 mod wait;
 
 pub use batch::{Batch, BatchId, FlushReason};
