@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves that the code has one format, that no lint fires, under `--cfg loom` too, and that every link in the
+# Proves that unsafe code and ordering atomics stay in their rooms, that the code has one format, that no lint fires, under `--cfg loom` too, and that every link in the
 # documentation leads somewhere; and that the dependencies keep to deny.toml.
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
@@ -11,6 +11,7 @@ model_lints() {
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
 
+step "rooms" ci/rooms.sh
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 if [ -f loom-tests/Cargo.toml ]; then

@@ -23,6 +23,8 @@ pub mod ring;
 pub mod sink;
 mod sync;
 mod telemetry;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod testing;
 mod wait;
 
 pub use batch::{Batch, BatchId, FlushReason};
@@ -60,3 +62,8 @@ pub mod internals {
         batch.position
     }
 }
+
+/// Keeps the README's example true.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

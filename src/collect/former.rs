@@ -67,6 +67,9 @@ pub struct Former<T> {
     spoiled: Vec<T>,
     /// Bytes of a typical item, to guess how many are missing.
     typical: u64,
+    /// Why this batch is to be closed, and with how many items: settled once. What comes while they are drained is for
+    /// the next batch, or under steady input an overdue batch would grow until it is full.
+    cut: Option<(FlushReason, u64)>,
 }
 
 impl<T> Former<T> {
@@ -83,6 +86,7 @@ impl<T> Former<T> {
             carry: VecDeque::new(),
             spoiled: Vec::new(),
             typical: u64::MAX, // nothing is known: look after the first item
+            cut: None,
         }
     }
 
@@ -126,12 +130,14 @@ impl<T> Former<T> {
         if self.sealed {
             return Step::Close(FlushReason::Bytes);
         }
-        let ready = pending.min(size);
-        let reason =
-            if pending >= size { Some(FlushReason::Size) } else { self.overdue(view, pending) };
-        match reason {
-            Some(_) if have < ready => Step::Drain { up_to: self.first + ready },
-            Some(reason) => Step::Close(reason),
+        if self.cut.is_none() {
+            let full = (pending >= size).then_some(FlushReason::Size);
+            let reason = full.or_else(|| self.overdue(view, pending));
+            self.cut = reason.map(|reason| (reason, pending.min(size)));
+        }
+        match self.cut {
+            Some((_, count)) if have < count => Step::Drain { up_to: self.first + count },
+            Some((reason, _)) => Step::Close(reason),
             None if pending == 0 && view.closed => Step::Done,
             None => self.want(pending),
         }
@@ -162,7 +168,7 @@ impl<T> Former<T> {
             want = 1; // only reached when nothing is pending
         } else if let Some(max) = self.triggers.max_batch_bytes {
             let fit = max.saturating_sub(self.bytes).div_ceil(self.typical).max(1);
-            want = want.min(have + fit);
+            want = want.min(have.saturating_add(fit));
         }
         if pending >= want {
             return Step::Drain { up_to: self.first + want };
@@ -245,7 +251,7 @@ impl<T> Former<T> {
             spoiled: mem::take(&mut self.spoiled),
         };
         self.first += batch.positions();
-        self.sealed = false;
+        (self.sealed, self.cut) = (false, None);
         self.refill();
         batch
     }
@@ -256,7 +262,7 @@ impl<T> Former<T> {
         let mut rest = mem::take(&mut self.items);
         rest.append(&mut self.spoiled);
         rest.extend(self.carry.drain(..));
-        (self.bytes, self.sealed) = (0, false);
+        (self.bytes, self.sealed, self.cut) = (0, false, None);
         rest
     }
 

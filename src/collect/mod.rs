@@ -11,5 +11,7 @@
 
 mod former;
 mod marks;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 pub use former::{Former, Step, Triggers, View, Weight};

@@ -31,6 +31,9 @@ struct Ending<'a, T> {
 
 impl<T> Drop for Ending<'_, T> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.node.close(); // a defect of ours: producers must not wait for nobody
+        }
         self.shared.ledger.ended(self.flusher, self.close_error.take());
     }
 }

@@ -59,7 +59,7 @@ pub enum Activity {
     /// It is inside the sink with this batch.
     Writing { batch: BatchId, items: u64, position: u64, opened: Instant },
     /// The batch's fate is settled; it tells the caller's `on_failed`.
-    Reporting { batch: BatchId, opened: Instant },
+    Reporting { batch: BatchId },
     /// It closes its sink.
     Closing,
     /// It did not come back from one of these in time. Whatever it still does counts for nothing.
@@ -130,8 +130,13 @@ impl<T> Ledger<T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), clock }
     }
 
-    /// A flusher is about to write. `None`: it is too late for that, and the items were handed back.
-    pub fn begin(&self, flusher: Flusher, mut batch: Batch<T>) -> Option<Batch<T>> {
+    /// A flusher is about to write; it learns when shutdown gives up on it, if that is known. `None`: it is too late to
+    /// write, and the items were handed back.
+    pub fn begin(
+        &self,
+        flusher: Flusher,
+        mut batch: Batch<T>,
+    ) -> Option<(Batch<T>, Option<Instant>)> {
         let mut state = lock(&self.state);
         if state.stopping && !mutated("begin_after_stop") {
             let mut items = mem::take(&mut batch.items);
@@ -149,7 +154,7 @@ impl<T> Ledger<T> {
             state.frontier.resolve(batch.position, batch.position + batch.positions());
             self.notify(&state);
         }
-        Some(batch)
+        Some((batch, state.deadline))
     }
 
     /// Counts a batch's fates. False if the flusher was left behind meanwhile: then they were counted already.
@@ -165,8 +170,7 @@ impl<T> Ledger<T> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let Activity::Writing { items, position, opened, .. } = state.flushers[flusher.index]
-        else {
+        let Activity::Writing { items, position, .. } = state.flushers[flusher.index] else {
             return false;
         };
         state.flushed_ok += items - verdict.fail - verdict.unknown;
@@ -174,7 +178,7 @@ impl<T> Ledger<T> {
         state.unknown += verdict.unknown;
         state.counts.record(batch, items, verdict, now);
         if report && !verdict.failed.is_empty() {
-            state.flushers[flusher.index] = Activity::Reporting { batch: batch.id, opened };
+            state.flushers[flusher.index] = Activity::Reporting { batch: batch.id };
         } else {
             state.keep(&mut verdict.failed);
             state.flushers[flusher.index] = Activity::Collecting;
@@ -321,7 +325,7 @@ impl<T> Ledger<T> {
         let tally = state.tally(node);
         let queue_depth = node.ring.len() as u64;
         let now = self.clock.now();
-        let oldest = state.oldest(node, queue_depth > 0).filter(|_| tally.in_flight > 0);
+        let oldest = state.oldest(node, tally.in_flight);
         let (reasons, batches) = (state.counts.reasons, state.counts.batches);
         let (sink_panics, callback_panics) =
             (state.counts.sink_panics, state.counts.callback_panics);
@@ -401,13 +405,18 @@ impl<T> State<T> {
         }
     }
 
-    fn oldest(&self, node: &Node<T>, queued: bool) -> Option<Instant> {
-        let writing = self.flushers.iter().filter_map(|activity| match activity {
-            Activity::Writing { opened, .. } | Activity::Reporting { opened, .. } => Some(*opened),
-            _ => None,
-        });
-        let ring = queued.then(|| node.start + Duration::from_nanos(node.oldest.get()));
-        writing.chain(ring).min()
+    /// No add of any item in flight had returned before this moment.
+    fn oldest(&self, node: &Node<T>, in_flight: u64) -> Option<Instant> {
+        let mut queued = in_flight;
+        let mut oldest = None;
+        for activity in &self.flushers {
+            if let Activity::Writing { items, opened, .. } = *activity {
+                queued -= items;
+                oldest = oldest.into_iter().chain([opened]).min();
+            }
+        }
+        let in_queue = node.start + Duration::from_nanos(node.oldest.get());
+        oldest.into_iter().chain((queued > 0).then_some(in_queue)).min()
     }
 
     fn all_gone(&self) -> bool {

@@ -197,7 +197,10 @@ impl<T> Node<T> {
                 return;
             }
             if cut.is_some_and(|cut| cut <= self.clock.now()) {
-                return;
+                if until.is_some() {
+                    return;
+                }
+                break; // nothing was there: with a short delay that must not mean to look for ever
             }
         }
         let empty = self.ring.tail().position <= first;

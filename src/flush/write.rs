@@ -66,12 +66,13 @@ impl<S> Writer<S> {
     where
         S: Sink<T>,
     {
-        let mut batch = shared.ledger.begin(self.flusher, batch)?;
-        let answer = self.write(shared, &batch, reopen);
+        let (mut batch, deadline) = shared.ledger.begin(self.flusher, batch)?;
+        let answer = self.write(shared, &batch, deadline, reopen);
         let positions = batch.positions();
         let mut verdict = classify(&mut batch, answer, &mut self.marked);
         let report = shared.on_failed.as_ref();
         if !shared.ledger.settle(self.flusher, &batch, &mut verdict, report.is_some()) {
+            let _ = guarded(|| drop((batch, verdict)));
             return None;
         }
         let mut panics = 0;
@@ -104,6 +105,7 @@ impl<S> Writer<S> {
         &mut self,
         shared: &Shared<T>,
         batch: &Batch<T>,
+        deadline: Option<Instant>,
         reopen: &dyn Fn() -> Result<S, BoxError>,
     ) -> Answer
     where
@@ -125,8 +127,7 @@ impl<S> Writer<S> {
             },
         };
         self.marked.clear();
-        let mut cx =
-            WriteContext::new(self.flusher, start, shared.ledger.deadline(), &mut self.marked);
+        let mut cx = WriteContext::new(self.flusher, start, deadline, &mut self.marked);
         match guarded(|| sink.write(batch, &mut cx)) {
             Ok(result) => answer(result, false),
             Err(message) => {

@@ -39,6 +39,8 @@
 
 mod front;
 mod slot;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 use std::fmt;
 use std::mem;

@@ -131,7 +131,8 @@ impl Wake {
     /// Parks the flusher whose first open item is `first` until the ring has been claimed up to `position`, there is
     /// news, or the time has come. One flusher at a time: the holder of the collect lease.
     ///
-    /// Returns a moment before which no add at `position - 1` or later had returned; `None` if it did not park.
+    /// Returns a moment before which no add at `position - 1` or later had returned; `None` if it did not park, or if
+    /// none is known.
     pub fn park<T>(
         &self,
         ring: &Ring<T>,
@@ -146,8 +147,9 @@ impl Wake {
         let up = claimed || tail.closed || news; // F3
         let stamp = if up { None } else { self.parker.park(until, &self.clock) }; // F4
         let now = self.clock.now(); // before the swap, like a waker's stamp
-        // If a waker has won the swap and the time came first, its token is on its way: the next park returns early.
-        self.at.swap(NOBODY, Ordering::AcqRel);
-        if up { None } else { Some(stamp.unwrap_or(now)) }
+        // If a waker has won the swap and the time came first, its token is on its way: the next park returns early. Its
+        // stamp is not known yet, and its add may have returned before `now`.
+        let alone = self.at.swap(NOBODY, Ordering::AcqRel) != NOBODY;
+        if up { None } else { stamp.or(alone.then_some(now)) }
     }
 }

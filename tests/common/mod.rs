@@ -1,0 +1,257 @@
+//! What the tests share: a door inside sinks, a log of batches, items that count their drops, and seeds.
+
+#![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use sluicegate::{Batch, FlushReason, Flusher, SinkFactory, Tally, WriteContext, WriteError, sink};
+
+/// A limit against hanging, never a measurement.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A sink factory from a function that every flusher's sink calls.
+pub fn sink_of<T: 'static>(
+    write: impl Fn(&Batch<T>, &mut WriteContext<'_>) -> Result<(), WriteError>
+    + Clone
+    + Send
+    + Sync
+    + 'static,
+) -> impl SinkFactory<T> {
+    move |_: Flusher| {
+        let write = write.clone();
+        let each = move |batch: &Batch<T>, cx: &mut WriteContext<'_>| write(batch, cx);
+        Ok::<_, WriteError>(sink::from_fn(each))
+    }
+}
+
+/// A door, mostly inside a sink: shut until the test opens it, and it knows who has come.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<Door>, Condvar)>);
+
+#[derive(Default)]
+struct Door {
+    arrived: u64,
+    permits: u64,
+    open: bool,
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Comes to the door and waits until it opens.
+    pub fn pass(&self) {
+        let mut door = self.door();
+        door.arrived += 1;
+        self.0.1.notify_all();
+        while !door.open && door.permits == 0 {
+            door = self.0.1.wait(door).unwrap();
+        }
+        if !door.open {
+            door.permits -= 1;
+        }
+    }
+
+    /// Opens it for good.
+    pub fn open(&self) {
+        self.door().open = true;
+        self.0.1.notify_all();
+    }
+
+    /// Lets one through.
+    pub fn admit_one(&self) {
+        self.door().permits += 1;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until so many have come, ever.
+    #[track_caller]
+    pub fn wait_for(&self, arrivals: u64) {
+        let end = Instant::now() + LONG;
+        let mut door = self.door();
+        while door.arrived < arrivals {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} of {arrivals} have come", door.arrived);
+            door = self.0.1.wait_timeout(door, left).unwrap().0;
+        }
+    }
+
+    pub fn arrived(&self) -> u64 {
+        self.door().arrived
+    }
+}
+
+/// Waits until it is so.
+#[track_caller]
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !so() {
+        assert!(Instant::now() < end, "waited too long: {what}");
+        thread::yield_now();
+    }
+}
+
+/// A batch as a sink saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written<T> {
+    pub id: u64,
+    pub reason: FlushReason,
+    pub bytes: u64,
+    pub items: Vec<T>,
+    pub flusher: usize,
+}
+
+/// The batches that sinks saw, in the order of their calls.
+#[derive(Clone)]
+pub struct Log<T>(Arc<Mutex<Vec<Written<T>>>>);
+
+impl<T: Clone> Log<T> {
+    pub fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    pub fn record(&self, batch: &Batch<T>, cx: &WriteContext<'_>) {
+        assert!(!batch.is_empty(), "an empty batch was written");
+        self.0.lock().unwrap().push(Written {
+            id: batch.id().get(),
+            reason: batch.reason(),
+            bytes: batch.bytes(),
+            items: batch.to_vec(),
+            flusher: cx.flusher().index,
+        });
+    }
+
+    pub fn batches(&self) -> Vec<Written<T>> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn items(&self) -> Vec<T> {
+        self.batches().into_iter().flat_map(|batch| batch.items).collect()
+    }
+
+    pub fn sizes(&self) -> Vec<usize> {
+        self.batches().iter().map(|batch| batch.items.len()).collect()
+    }
+
+    pub fn reasons(&self) -> Vec<FlushReason> {
+        self.batches().iter().map(|batch| batch.reason).collect()
+    }
+}
+
+impl<T: Clone + Send + 'static> Log<T> {
+    /// Sinks that write down everything and take it.
+    pub fn factory(&self) -> impl SinkFactory<T> {
+        let log = self.clone();
+        sink_of(move |batch: &Batch<T>, cx: &mut WriteContext<'_>| {
+            log.record(batch, cx);
+            Ok(())
+        })
+    }
+}
+
+/// How many [`Tracked`] items there are and were.
+#[derive(Clone, Debug, Default)]
+pub struct Census(Arc<(AtomicU64, AtomicU64)>);
+
+/// An item that is counted when it is made and when it is dropped.
+#[derive(Debug)]
+pub struct Tracked {
+    pub number: u64,
+    census: Census,
+    gone: bool,
+}
+
+impl Census {
+    pub fn item(&self, number: u64) -> Tracked {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+        Tracked { number, census: self.clone(), gone: false }
+    }
+
+    pub fn made(&self) -> u64 {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        assert!(!self.gone, "dropped twice");
+        self.gone = true;
+        self.census.0.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[track_caller]
+pub fn assert_balances(tally: &Tally) {
+    assert!(tally.balances(), "{tally:?}");
+}
+
+/// Random numbers (`SplitMix64`), the same for the same seed.
+#[derive(Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// `SLUICEGATE_SEED`, or else a fresh seed, which is printed: `cargo test` shows it when the test fails.
+    #[allow(clippy::print_stderr)]
+    pub fn seeded() -> Self {
+        let given = std::env::var("SLUICEGATE_SEED").ok();
+        let seed = given.map_or_else(fresh_seed, |seed| seed.parse().unwrap());
+        eprintln!("SLUICEGATE_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to one less than `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap()
+    }
+
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<V: Copy>(&mut self, values: &[V]) -> V {
+        values[self.index(values.len())]
+    }
+
+    /// Another source, for another thread.
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// Mostly nothing, now and then a while: so that threads meet in every order.
+    pub fn pause(&mut self) {
+        match self.below(16) {
+            0 => thread::yield_now(),
+            1 => (0..self.below(2_000)).for_each(|_| std::hint::spin_loop()),
+            _ => {}
+        }
+    }
+}
+
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
+}
