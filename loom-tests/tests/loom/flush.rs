@@ -26,6 +26,7 @@ fn bit(item: &Item) -> u64 {
 fn writer(index: usize, written: &Written) -> Writer<impl Sink<Item> + use<>> {
     let written = Arc::clone(written);
     let sink = from_fn(move |batch: &Batch<Item>, _: &mut WriteContext<'_>| {
+        thread::yield_now(); // a write takes its time: others run meanwhile
         let bits = batch.iter().map(bit).sum();
         assert_eq!(written.fetch_or(bits, Ordering::Relaxed) & bits, 0, "an item came twice");
         Ok(())
