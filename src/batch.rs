@@ -39,7 +39,7 @@ pub enum FlushReason {
 }
 
 impl FlushReason {
-    /// Every reason, in the order of [`FlushReason::index`].
+    /// Every reason, in one fixed order.
     pub const ALL: [Self; 6] =
         [Self::Size, Self::Bytes, Self::Time, Self::Idle, Self::Flush, Self::Shutdown];
 

@@ -10,6 +10,7 @@ mod simple;
 use std::time::{Duration, Instant};
 
 pub use error::{Applied, BoxError, Class, WriteError};
+pub use file::{FileSink, WriterSink};
 
 pub use simple::{FnSink, NullSink, from_fn};
 

@@ -1,0 +1,267 @@
+//! `--format ndjson`: a JSON value per line.
+//!
+//! Without columns the value is checked and its text kept as it is. With columns it must be an
+//! object, whose keys are matched to the columns by name; each value is kept as the range of the
+//! line that it came from, and only strings with escapes are copied.
+
+use std::fmt;
+use std::io;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::json::{DEPTH_MAX, is_too_deep};
+use super::lines::{LineReader, NextLine, is_blank, too_long};
+use super::source::Fill;
+use super::{Columns, Next, Records, Reject, not_utf8};
+use crate::item::{Cell, Item, Payload, Span};
+
+/// Items from lines of JSON.
+#[derive(Debug)]
+pub(crate) struct Ndjson<S> {
+    lines: LineReader<S>,
+    max: usize,
+    columns: Columns,
+}
+
+impl<S: Fill> Ndjson<S> {
+    pub(crate) fn new(source: S, max: usize, columns: Columns) -> Self {
+        Self { lines: LineReader::new(source, max), max, columns }
+    }
+}
+
+impl<S: Fill> Records for Ndjson<S> {
+    fn next(&mut self) -> io::Result<Next> {
+        loop {
+            return Ok(match self.lines.next()? {
+                NextLine::Line(line) if is_blank(line.bytes) => continue,
+                NextLine::Line(line) => match parse(line.number, line.bytes, &self.columns) {
+                    Ok(item) => Next::Item(item),
+                    Err(reason) => Next::Reject(Reject {
+                        line: line.number,
+                        reason,
+                        text: line.bytes.to_vec(),
+                        cut: false,
+                    }),
+                },
+                NextLine::TooLong { number, bytes, head } => {
+                    too_long(number, bytes, head, self.max)
+                }
+                NextLine::End(end) => Next::End(end),
+            });
+        }
+    }
+}
+
+fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
+    let text = std::str::from_utf8(line).map_err(not_utf8)?;
+    if is_too_deep(text) {
+        return Err(format!("nested deeper than {DEPTH_MAX} levels"));
+    }
+    if columns.is_empty() {
+        serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
+        let value = text.trim_ascii();
+        let start = value.as_ptr() as usize - text.as_ptr() as usize;
+        let payload = Payload::Whole(Span::new(start, start + value.len()));
+        return Ok(Item::new(number, text.to_owned(), text.len(), payload));
+    }
+    let mut row =
+        RowParser { line: text, columns, cells: vec![None; columns.len()], decoded: None };
+    let mut json = serde_json::Deserializer::from_str(text);
+    (&mut row).deserialize(&mut json).map_err(not_json)?;
+    json.end().map_err(not_json)?;
+    let cells: Box<[Cell]> = row.cells.iter().map(|cell| cell.unwrap_or(Cell::Null)).collect();
+    let all = row.decoded.unwrap_or_else(|| text.to_owned());
+    Ok(Item::new(number, all, text.len(), Payload::Cells(cells)))
+}
+
+/// The line is always line 1 for the parser, which only misleads.
+fn not_json(error: serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    match error.classify() {
+        serde_json::error::Category::Data => what.to_owned(),
+        serde_json::error::Category::Eof => format!("not JSON: {what} (line cut short?)"),
+        _ => format!("not JSON: {what} at byte {}", error.column()),
+    }
+}
+
+/// Takes an object apart into cells.
+struct RowParser<'a> {
+    line: &'a str,
+    columns: &'a Columns,
+    /// None: the key has not come yet.
+    cells: Vec<Option<Cell>>,
+    /// The line and what was decoded from it, once there is something.
+    decoded: Option<String>,
+}
+
+impl<'a> DeserializeSeed<'a> for &mut RowParser<'a> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for &mut RowParser<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object, for --columns")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
+        use serde::de::Error as _;
+        let mut expected = 0;
+        while let Some(found) = map.next_key_seed(Key { columns: self.columns, expected })? {
+            let Some(index) = found else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = map.next_value::<&RawValue>()?;
+            if self.cells[index].is_some() {
+                let name = &self.columns[index].name;
+                return Err(M::Error::custom(format_args!("duplicate key {name:?}")));
+            }
+            self.cells[index] = Some(self.cell(value.get()).map_err(M::Error::custom)?);
+            expected = index + 1;
+        }
+        Ok(())
+    }
+}
+
+impl RowParser<'_> {
+    fn cell(&mut self, raw: &str) -> Result<Cell, String> {
+        let start = raw.as_ptr() as usize - self.line.as_ptr() as usize;
+        let whole = Span::new(start, start + raw.len());
+        match raw.as_bytes()[0] {
+            b'n' => Ok(Cell::Null),
+            b't' => Ok(Cell::Bool(true)),
+            b'f' => Ok(Cell::Bool(false)),
+            b'[' | b'{' => Ok(Cell::Json(whole)),
+            b'"' if memchr::memchr(b'\\', raw.as_bytes()).is_none() => {
+                Ok(Cell::Text(Span::new(start + 1, start + raw.len() - 1)))
+            }
+            b'"' => self.decode(raw).map(Cell::Text),
+            _ => Ok(number(raw, whole)),
+        }
+    }
+
+    fn decode(&mut self, raw: &str) -> Result<Span, String> {
+        let text: String = serde_json::from_str(raw).map_err(not_json)?;
+        let all = self.decoded.get_or_insert_with(|| self.line.to_owned());
+        let start = all.len();
+        all.push_str(&text);
+        Ok(Span::new(start, all.len()))
+    }
+}
+
+/// Integers that fit are integers, other integers stay text so that no digit is lost, the rest is
+/// floating point.
+fn number(raw: &str, whole: Span) -> Cell {
+    if let Ok(integer) = raw.parse() {
+        return Cell::Integer(integer);
+    }
+    if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) {
+        return Cell::Text(whole);
+    }
+    match raw.parse::<f64>() {
+        Ok(real) if real.is_finite() => Cell::Real(real),
+        _ => Cell::Text(whole),
+    }
+}
+
+/// Finds the column of a key without copying the key. Keys mostly come in the order of the columns.
+struct Key<'a> {
+    columns: &'a Columns,
+    expected: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Option<usize>, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E>(self, key: &str) -> Result<Option<usize>, E> {
+        match self.columns.get(self.expected) {
+            Some(column) if column.name == key => Ok(Some(self.expected)),
+            _ => Ok(self.columns.iter().position(|column| column.name == key)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::End;
+    use crate::input::testing::{Pieces, all};
+
+    fn read(text: &str, columns: &str) -> Vec<String> {
+        let columns: Columns =
+            columns.split(',').filter(|c| !c.is_empty()).map(|c| c.parse().unwrap()).collect();
+        let (seen, end) = all(Ndjson::new(Pieces::of(text.as_bytes(), 5), 4096, columns));
+        assert_eq!(end, End::Eof);
+        seen
+    }
+
+    #[test]
+    fn without_columns_any_value_is_kept_as_it_is() {
+        let text = " {\"a\": 1, \"a\": 2} \r\n\"x\"\n12\n";
+        assert_eq!(read(text, ""), ["1:{\"a\": 1, \"a\": 2}", "2:\"x\"", "3:12"]);
+    }
+
+    #[test]
+    fn what_is_not_json_is_rejected_with_the_place() {
+        assert_eq!(
+            read("{\"a\":1}x\n{\"a\":\n\u{feff}1\n{'a':1}", ""),
+            [
+                "1!not JSON: trailing characters at byte 8",
+                "2!not JSON: EOF while parsing a value (line cut short?)",
+                "3:1",
+                "4!not JSON: key must be a string at byte 2",
+            ]
+            .map(|line| line.replace("3:1", "3!not JSON: expected value at byte 1"))
+        );
+    }
+
+    #[test]
+    fn keys_are_matched_in_any_order_and_missing_ones_are_null() {
+        let text = r#"{"b":"x","z":[1],"a":1}"#;
+        assert_eq!(read(text, "a,b,c"), [r#"1:1 "x" -"#]);
+    }
+
+    #[test]
+    fn values_keep_their_kind() {
+        let text = r#"{"a":true,"b":-1.50,"c":{"d": [1]},"d":null,"e":"q\"\u0000é","f":1e999}"#;
+        assert_eq!(read(text, "a,b,c,d,e,f"), [r#"1:true -1.5 j{"d": [1]} - "q\"\0é" "1e999""#]);
+        let big = r#"{"a":9223372036854775807,"b":9223372036854775808,"c":-0}"#;
+        assert_eq!(read(big, "a,b,c"), [r#"1:9223372036854775807 "9223372036854775808" 0"#]);
+    }
+
+    #[test]
+    fn duplicate_keys_of_columns_are_rejected_others_ignored() {
+        assert_eq!(read(r#"{"a":1,"z":1,"z":2}"#, "a"), ["1:1"]);
+        assert_eq!(read(r#"{"a":1,"\u0061":2}"#, "a"), ["1!duplicate key \"a\""]);
+    }
+
+    #[test]
+    fn with_columns_only_objects_will_do() {
+        let not_object = "1!invalid type: sequence, expected an object, for --columns";
+        assert_eq!(read("[1]\n", "a"), [not_object]);
+        assert_eq!(read("{\"a\":1} 2\n", "a"), ["1!not JSON: trailing characters at byte 9"]);
+    }
+
+    #[test]
+    fn deep_nesting_is_rejected_not_followed() {
+        let deep = format!("{{\"a\":{}{}}}\n", "[".repeat(200), "]".repeat(200));
+        assert_eq!(read(&deep, "a"), ["1!nested deeper than 128 levels"]);
+        assert_eq!(read(&deep, ""), ["1!nested deeper than 128 levels"]);
+    }
+}
