@@ -18,6 +18,7 @@ mod config;
 mod engine;
 mod error;
 mod flush;
+mod guard;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod sink;

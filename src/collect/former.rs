@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::marks::Marks;
 use crate::batch::{Batch, BatchId, FlushReason};
 use crate::config::FlushWhen;
+use crate::guard::guarded;
 
 /// Bytes of an item.
 pub type Weight<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
@@ -214,7 +214,7 @@ impl<T> Former<T> {
             if self.have() >= self.triggers.max_batch_size as u64 {
                 return;
             }
-            let weighed = catch_unwind(AssertUnwindSafe(|| weight(item)));
+            let weighed = guarded(|| weight(item));
             let bytes = weighed.as_ref().map_or(0, |&bytes| bytes as u64);
             let sum = self.bytes.saturating_add(bytes);
             if sum > max && self.has_items() {

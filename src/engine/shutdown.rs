@@ -137,12 +137,14 @@ impl<T> Batcher<T> {
         let mut items = ledger.take_handed_back();
         let give_up = node.clock.now() + STOP_GRACE;
         loop {
-            if let Some(mut lease) = try_lock(&node.lease) {
-                node.take_rest(&mut lease, &mut items);
+            // Not all is out while a producer is between claiming its slot and publishing.
+            let lease = try_lock(&node.lease);
+            if lease.is_some_and(|mut lease| node.take_rest(&mut lease, &mut items)) {
                 return items;
             }
             if node.clock.now() >= give_up {
-                return items; // a flusher hangs in the weight function
+                node.take_queued(&mut items); // a flusher hangs in the weight function
+                return items;
             }
             sleep(Duration::from_millis(1));
         }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::write::{Writer, guarded};
+use super::write::Writer;
 use super::{Serving, Shared};
+use crate::guard::guarded;
 use crate::sink::{BoxError, Flusher, Sink, SinkFactory, SinkLimits, WriteError};
 use crate::sync::lock;
 

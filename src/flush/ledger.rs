@@ -322,8 +322,8 @@ impl<T> Ledger<T> {
     /// Everything, of one moment.
     pub fn stats(&self, node: &Node<T>) -> Stats {
         let state = lock(&self.state);
+        let queue_depth = node.ring.len() as u64; // before the tally: what is queued is in flight
         let tally = state.tally(node);
-        let queue_depth = node.ring.len() as u64;
         let now = self.clock.now();
         let oldest = state.oldest(node, tally.in_flight);
         let (reasons, batches) = (state.counts.reasons, state.counts.batches);

@@ -175,11 +175,22 @@ impl<T> Node<T> {
         }
     }
 
-    /// Takes everything that is in no batch, oldest first, published or drained.
-    pub fn take_rest(&self, lease: &mut Lease<T>, items: &mut Vec<T>) {
+    /// Takes everything that is in no batch, oldest first, published or drained. False if more is to come: a producer has
+    /// claimed a slot and not published it yet. To be called after closing.
+    pub fn take_rest(&self, lease: &mut Lease<T>, items: &mut Vec<T>) -> bool {
         items.append(&mut lease.former.take_rest());
-        while let Ok(count) = self.ring.try_pop_run(items, self.ring.capacity()) {
-            lease.former.skip(count);
+        let (count, all) = self.take_queued(items);
+        lease.former.skip(count);
+        all
+    }
+
+    /// As [`take_rest`](Self::take_rest), but for items in the ring alone; also says how many. Needs no lease.
+    pub fn take_queued(&self, items: &mut Vec<T>) -> (usize, bool) {
+        let before = items.len();
+        loop {
+            if let Err(why) = self.ring.try_pop_run(items, self.ring.capacity()) {
+                return (items.len() - before, why != PopError::Busy);
+            }
         }
     }
 

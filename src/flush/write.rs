@@ -1,26 +1,13 @@
 //! The stages behind a closed batch: write, classify, settle, report.
 
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{FailedItem, Shared};
 use crate::batch::{Batch, BatchId};
+use crate::guard::{drop_each, guarded};
 use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
-
-/// Calls the caller's code; a panic becomes its message.
-pub fn guarded<R>(call: impl FnOnce() -> R) -> Result<R, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        // Dropping what was thrown may panic again: then it is left where it is.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            mem::forget(again);
-        }
-        text.unwrap_or_else(|| "of no known type".to_owned())
-    })
-}
 
 /// Writes the batches of one flusher to its sink.
 pub struct Writer<S> {
@@ -35,6 +22,8 @@ pub struct Verdict<T> {
     pub fail: u64,
     pub unknown: u64,
     pub failed: Vec<FailedItem<T>>,
+    /// Errors that belong to no item. They are the caller's, so they are dropped with care, later.
+    pub surplus: Vec<Arc<WriteError>>,
     pub took: Duration,
     pub panicked: bool,
 }
@@ -72,7 +61,8 @@ impl<S> Writer<S> {
         let mut verdict = classify(&mut batch, answer, &mut self.marked);
         let report = shared.on_failed.as_ref();
         if !shared.ledger.settle(self.flusher, &batch, &mut verdict, report.is_some()) {
-            let _ = guarded(|| drop((batch, verdict)));
+            drop_each(&mut batch.items);
+            verdict.discard();
             return None;
         }
         let mut panics = 0;
@@ -93,8 +83,7 @@ impl<S> Writer<S> {
             }
         }
         let mut items = mem::take(&mut batch.items);
-        panics += u64::from(guarded(|| items.clear()).is_err());
-        panics += u64::from(guarded(|| drop(verdict)).is_err());
+        panics += drop_each(&mut items) + verdict.discard();
         if panics > 0 {
             shared.ledger.count_callback_panics(panics);
         }
@@ -137,7 +126,7 @@ impl<S> Writer<S> {
                     message,
                     "the sink panicked; its batch has failed, the sink is opened anew"
                 );
-                self.marked.clear(); // a list cut short says nothing about the others
+                drop_each(&mut self.marked); // a list cut short says nothing about the others
                 let broken = self.sink.take();
                 let _ = guarded(|| drop(broken));
                 let error = WriteError::permanent(format!("the sink panicked: {message}"));
@@ -155,6 +144,7 @@ impl<S> Writer<S> {
         self.marked.clear();
         let mut cx = WriteContext::new(self.flusher, now, deadline, &mut self.marked);
         let closed = guarded(|| sink.close(&mut cx));
+        drop_each(&mut self.marked); // there is no batch
         let dropped = guarded(|| drop(sink));
         match closed {
             Ok(Err(error)) => Some(error),
@@ -165,7 +155,9 @@ impl<S> Writer<S> {
 }
 
 fn not_open(error: BoxError) -> WriteError {
-    WriteError::new(Class::Disconnected, format!("the sink did not open again: {error}"))
+    let text = guarded(move || error.to_string());
+    let text = text.unwrap_or_else(|panic| format!("its error cannot be shown: {panic}"));
+    WriteError::new(Class::Disconnected, format!("the sink did not open again: {text}"))
 }
 
 fn panicked_closing(message: &str) -> WriteError {
@@ -182,6 +174,7 @@ fn classify<T>(
         fail: 0,
         unknown: 0,
         failed: Vec::new(),
+        surplus: Vec::new(),
         took: answer.took,
         panicked: answer.panicked,
     };
@@ -194,23 +187,29 @@ fn classify<T>(
         return verdict;
     }
     marked.sort_by_key(|(index, _)| *index); // stable: the first error given for an item stays first
-    marked.dedup_by_key(|(index, _)| *index);
     let mut marked = marked.drain(..).peekable();
     let mut good = Vec::with_capacity(batch.items.capacity());
     for (index, item) in batch.items.drain(..).enumerate() {
-        match marked.next_if(|(at, _)| *at == index) {
-            Some((_, error)) => verdict.fail(batch.id, item, Arc::new(error)),
-            None => match &whole {
-                Some(error) => verdict.fail(batch.id, item, Arc::clone(error)),
-                None => good.push(item),
-            },
+        let error = marked.next_if(|(at, _)| *at == index).map(|(_, error)| Arc::new(error));
+        while let Some((_, again)) = marked.next_if(|(at, _)| *at == index) {
+            verdict.surplus.push(Arc::new(again));
+        }
+        match error.or_else(|| whole.clone()) {
+            Some(error) => verdict.fail(batch.id, item, error),
+            None => good.push(item),
         }
     }
+    verdict.surplus.extend(marked.map(|(_, error)| Arc::new(error)).chain(whole));
     batch.items = good;
     verdict
 }
 
 impl<T> Verdict<T> {
+    /// Drops what is left in it; returns how many of the drops panicked.
+    fn discard(mut self) -> u64 {
+        drop_each(&mut self.failed) + drop_each(&mut self.surplus)
+    }
+
     fn fail(&mut self, batch: BatchId, item: T, error: Arc<WriteError>) {
         match error.what_applied() {
             Applied::Nothing => self.fail += 1,

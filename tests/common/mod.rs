@@ -27,6 +27,11 @@ pub fn sink_of<T: 'static>(
     }
 }
 
+/// A sink factory for sinks that take everything.
+pub fn null_sinks<T: 'static>() -> impl SinkFactory<T> {
+    |_: Flusher| Ok::<_, WriteError>(sink::NullSink)
+}
+
 /// A door, mostly inside a sink: shut until the test opens it, and it knows who has come.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<Door>, Condvar)>);

@@ -1,0 +1,109 @@
+//! Promise: in the steady state nothing is allocated, per item or per batch. Counted by the allocator itself.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, unsafe_code)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{LONG, null_sinks};
+use sluicegate::{Batcher, Builder};
+
+/// The system's allocator, with a count of calls that give memory.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it is; counting touches no memory that is given out.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WARM_UP: u64 = 100_000;
+const ITEMS: u64 = 200_000;
+const RUN: u64 = 64;
+
+/// Allocations of the whole process while `ITEMS` items go through, and the batches they went in.
+fn measure(builder: Builder<u64>, runs: bool) -> (u64, u64) {
+    let batcher = builder.max_batch_size(128).queue_depth(1024).spawn(null_sinks()).unwrap();
+    let producer = batcher.producer();
+    let mut run = Vec::with_capacity(usize::try_from(RUN).unwrap());
+    let mut feed = |items: u64| {
+        for item in 0..items / RUN {
+            if runs {
+                run.extend(item * RUN..(item + 1) * RUN);
+                producer.add_many(&mut run).unwrap();
+            } else {
+                (0..RUN).for_each(|k| producer.add(item + k).unwrap());
+            }
+        }
+        batcher.flush(LONG).unwrap();
+    };
+    // A flusher that has not had its turn yet has not made its buffer yet: the warm-up ends when nothing is new.
+    let mut before = u64::MAX;
+    for _ in 0..50 {
+        let start = ALLOCATIONS.load(Ordering::Relaxed);
+        feed(WARM_UP);
+        let made = ALLOCATIONS.load(Ordering::Relaxed) - start;
+        if made == 0 && before == 0 {
+            break;
+        }
+        before = made;
+    }
+    let batches = batcher.stats().batches;
+    let start = ALLOCATIONS.load(Ordering::Relaxed);
+    feed(ITEMS);
+    let made = ALLOCATIONS.load(Ordering::Relaxed) - start;
+    let batches = batcher.stats().batches - batches;
+    assert!(batcher.shutdown(LONG).is_clean());
+    (made, batches)
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn nothing_is_allocated_per_item_or_batch() {
+    // Of the test's own: that the counter counts.
+    let start = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(Box::new(1_u64)));
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - start, 1);
+
+    let weighed = || Batcher::builder().weight(|_: &u64| 8);
+    for flushers in [1, 2] {
+        for runs in [false, true] {
+            for (name, builder) in [
+                ("plain", Batcher::builder()),
+                ("weight", weighed()),
+                ("bytes", weighed().max_batch_bytes(500)),
+            ] {
+                let (made, batches) = measure(builder.flushers(flushers), runs);
+                let add = if runs { "add_many" } else { "add" };
+                println!(
+                    "{made} allocations for {ITEMS} items in {batches} batches: \
+                     {add}, {name}, flushers {flushers}"
+                );
+                // A waiting producer or a late buffer may be new once; per item or batch it would be thousands.
+                assert!(batches >= ITEMS / RUN / 2);
+                assert!(made <= 2 * flushers as u64, "{made} allocations in the steady state");
+            }
+        }
+    }
+}
