@@ -147,12 +147,13 @@ impl<T> Node<T> {
     }
 
     fn view(&self, former: &mut Former<T>) -> View {
+        let flush_to = self.wake.flush_to(); // before the tail: closing sets this last
         let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
         let tail = self.ring.tail();
         former.mark(tail.position, now);
         let oldest = former.oldest().saturating_duration_since(self.start);
         self.oldest.set(nanos(oldest));
-        View { now, tail: tail.position, closed: tail.closed, flush_to: self.wake.flush_to() }
+        View { now, tail: tail.position, closed: tail.closed, flush_to }
     }
 
     /// Moves published items up to a position out of the ring; false if the next one is not published.
