@@ -115,8 +115,8 @@ impl<T: Send + 'static> Batcher<T> {
     /// Closes, writes what was added, and waits for it: until every item has met its fate, or `deadline` has passed.
     ///
     /// At the deadline no further write starts. Items that were not written are handed back in
-    /// [`Shutdown::unflushed`]. A sink that has not returned by then is left behind with its batch, whose items count as
-    /// `unknown`; its thread cannot be ended and stays until the sink returns.
+    /// [`Shutdown::unflushed`]. A sink that has not returned 50 ms later is left behind with its batch, whose items count
+    /// as `unknown`; its thread cannot be ended and stays until the sink returns.
     ///
     /// Called from this engine's own sink or callback it does not wait for the calling flusher, which is left behind.
     pub fn shutdown(mut self, deadline: Duration) -> Shutdown<T> {

@@ -11,7 +11,7 @@ use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
 use crate::telemetry::{Stats, Tally};
 
-/// How long past its deadline shutdown waits for flushers that are in no sink.
+/// How long past its deadline shutdown waits for flushers to come back, once no write starts any more.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// What became of everything; the last word of [`Batcher::shutdown`].
@@ -87,16 +87,13 @@ impl<T> Batcher<T> {
         node.close();
         let here = self.this_flusher();
         let mut left = Vec::new();
-        if here.is_some() || !ledger.wait_ended(until, None) {
-            if here.is_some() {
-                ledger.wait_ended(until, here); // a flusher cannot wait for itself
-            }
+        // A flusher cannot wait for itself.
+        if !ledger.wait_ended(until, here) || here.is_some() {
             ledger.stop();
             node.stop();
-            let in_user_code = |activity| !matches!(activity, Activity::Collecting);
-            left = ledger
-                .leave_behind(|flusher, activity| here == Some(flusher) || in_user_code(activity));
-            // The others are on their way: they hand back what they hold.
+            left = ledger.leave_behind(|flusher, _| here == Some(flusher));
+            // A write that is just about to end should not count as unknown, and flushers without one
+            // hand back what they hold.
             ledger.wait_ended(node.clock.now().checked_add(STOP_GRACE), None);
             left.extend(ledger.leave_behind(|_, _| true));
         }
