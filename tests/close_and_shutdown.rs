@@ -466,7 +466,8 @@ fn add_some(
             let mut items: Vec<Tracked> = (0..5).map(|k| census.item(*next + k)).collect();
             let result = producer.add_many(&mut items);
             *next += 5 - items.len() as u64;
-            assert_eq!(result.map_or_else(|error| error.added, |added| added), 5 - items.len());
+            let added = result.unwrap_or_else(|error| error.added);
+            assert_eq!(added, 5 - items.len());
             return result.is_ok();
         }
         _ => producer.add(item()),
