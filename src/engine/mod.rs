@@ -4,6 +4,8 @@ mod builder;
 mod producer;
 mod pump;
 mod shutdown;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
