@@ -47,6 +47,21 @@ pub mod internals {
     pub use crate::collect::{Former, Triggers};
     pub use crate::flush::{Activity, Ledger, Node, Resolution, Shared, Turn, Writer};
     pub use crate::wait::{WaitList, Wake};
+
+    /// A handle on parts that a model has put together.
+    pub fn producer<T>(shared: std::sync::Arc<Shared<T>>) -> crate::Producer<T> {
+        crate::Producer::new(shared)
+    }
+
+    /// A name for a flusher.
+    pub fn flusher(index: usize) -> crate::Flusher {
+        crate::Flusher { index }
+    }
+
+    /// Ring position of a batch's first item.
+    pub fn position<T>(batch: &crate::Batch<T>) -> u64 {
+        batch.position
+    }
 }
 
 /// Keeps the README's example true.

@@ -71,8 +71,17 @@ mod imp {
         PLANTED.get_or_init(|| std::env::var("SLUICEGATE_MUTANT").ok()).as_deref() == Some(mutant)
     }
 
+    /// The mutant's name alone takes the whole ordering away; with `:acquire` or `:release` after it, that half is left.
     pub fn weaken(mutant: &str, ordering: Ordering) -> Ordering {
-        if mutated(mutant) { Ordering::Relaxed } else { ordering }
+        if mutated(mutant) {
+            Ordering::Relaxed
+        } else if mutated(&format!("{mutant}:acquire")) {
+            Ordering::Acquire
+        } else if mutated(&format!("{mutant}:release")) {
+            Ordering::Release
+        } else {
+            ordering
+        }
     }
 
     /// loom has no clock. A deadline that never comes turns a lost wake-up into a deadlock, which it reports.

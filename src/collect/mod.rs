@@ -11,7 +11,8 @@
 
 mod former;
 mod marks;
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests;
 
 pub use former::{Former, Step, Triggers, View, Weight};

@@ -85,14 +85,10 @@ impl<T: Send + 'static> Batcher<T> {
     /// [`FlushError::Reentrant`] when called from a sink or a callback of this engine.
     /// [`FlushError::Stopped`] when no flusher is left.
     pub fn flush(&self, timeout: Duration) -> Result<Tally, FlushError> {
-        let Shared { node, ledger, .. } = &*self.shared;
-        if Serving::is(node.engine) {
+        if Serving::is(self.shared.node.engine) {
             return Err(FlushError::Reentrant);
         }
-        // An add that has returned is before the tail that this reads, in the one order of read-modify-writes.
-        let position = node.ring.rendezvous().position;
-        node.wake.demand(&node.ring, position);
-        let resolution = ledger.wait_resolved(position, timeout);
+        let resolution = self.shared.flush(timeout);
         let tally = self.tally();
         match resolution {
             Resolution::Resolved => Ok(tally),

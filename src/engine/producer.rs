@@ -32,7 +32,7 @@ impl<T> fmt::Debug for Producer<T> {
 }
 
 impl<T> Producer<T> {
-    pub(super) fn new(shared: Arc<Shared<T>>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<T>>) -> Self {
         Self { shared }
     }
 

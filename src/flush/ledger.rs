@@ -10,7 +10,7 @@ use super::write::Verdict;
 use crate::batch::{Batch, BatchId};
 use crate::clock::Clock;
 use crate::sink::{Flusher, WriteError};
-use crate::sync::{Condvar, Mutex, lock, wait, wait_timeout};
+use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 use crate::telemetry::{Distribution, FlushReasons, Stats, Tally};
 
 /// What the flushers of an engine have done.
@@ -88,6 +88,10 @@ struct Frontier {
 
 impl Frontier {
     fn resolve(&mut self, start: u64, end: u64) {
+        if mutated("any_is_resolved") {
+            self.resolved = self.resolved.max(end);
+            return;
+        }
         self.early.push((start, end));
         while let Some(next) = self.early.iter().position(|range| range.0 == self.resolved) {
             self.resolved = self.early.swap_remove(next).1;
@@ -134,7 +138,7 @@ impl<T> Ledger<T> {
         mut batch: Batch<T>,
     ) -> Option<(Batch<T>, Option<Instant>)> {
         let mut state = lock(&self.state);
-        if state.stopping {
+        if state.stopping && !mutated("begin_after_stop") {
             let mut items = mem::take(&mut batch.items);
             items.append(&mut batch.spoiled);
             state.handed_back.push((batch.position, items));
@@ -146,6 +150,10 @@ impl<T> Ledger<T> {
             position: batch.position,
             opened: batch.opened,
         };
+        if mutated("resolve_at_begin") {
+            state.frontier.resolve(batch.position, batch.position + batch.positions());
+            self.notify(&state);
+        }
         Some((batch, state.deadline))
     }
 
@@ -272,7 +280,9 @@ impl<T> Ledger<T> {
                 state.unknown += items;
                 state.frontier.resolve(position, position + items);
             }
-            state.flushers[index] = Activity::LeftBehind;
+            if !mutated("left_is_still_writing") {
+                state.flushers[index] = Activity::LeftBehind;
+            }
             left.push((flusher, activity));
         }
         self.notify(&state);
@@ -302,6 +312,10 @@ impl<T> Ledger<T> {
     }
 
     pub fn tally(&self, node: &Node<T>) -> Tally {
+        if mutated("count_before_lock") {
+            let enqueued = node.ring.pushed();
+            return lock(&self.state).tally_of(enqueued);
+        }
         lock(&self.state).tally(node)
     }
 
@@ -366,7 +380,7 @@ impl<T> Ledger<T> {
     }
 
     fn notify(&self, state: &State<T>) {
-        if state.waiting > 0 {
+        if state.waiting > 0 && !mutated("settle_no_notify") {
             self.changed.notify_all();
         }
     }
@@ -376,7 +390,10 @@ impl<T> State<T> {
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was enqueued, so the
     /// tail read now covers them all.
     fn tally(&self, node: &Node<T>) -> Tally {
-        let enqueued = node.ring.pushed();
+        self.tally_of(node.ring.pushed())
+    }
+
+    fn tally_of(&self, enqueued: u64) -> Tally {
         let met = self.flushed_ok + self.flushed_fail + self.unknown;
         Tally {
             enqueued,

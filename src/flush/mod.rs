@@ -17,6 +17,7 @@ mod write;
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use flusher::{FlusherThread, Opened};
 pub use ledger::{Activity, Ledger, Resolution};
@@ -25,6 +26,7 @@ pub use write::Writer;
 
 use crate::batch::BatchId;
 use crate::sink::WriteError;
+use crate::sync::mutated;
 
 /// Takes failed items.
 pub type OnFailed<T> = Arc<dyn Fn(FailedItem<T>) + Send + Sync>;
@@ -53,6 +55,23 @@ pub struct Shared<T> {
     pub node: Node<T>,
     pub ledger: Ledger<T>,
     pub on_failed: Option<OnFailed<T>>,
+}
+
+impl<T> Shared<T> {
+    /// The flush barrier: waits until every item added before this call has met its fate.
+    pub fn flush(&self, timeout: Duration) -> Resolution {
+        let Self { node, ledger, .. } = self;
+        // An add that has returned is before the tail that this reads, in the one order of read-modify-writes.
+        let position = if mutated("flush_to_head") {
+            node.ring.popped()
+        } else {
+            node.ring.rendezvous().position
+        };
+        if !mutated("flush_no_demand") {
+            node.wake.demand(&node.ring, position);
+        }
+        ledger.wait_resolved(position, timeout)
+    }
 }
 
 thread_local! {

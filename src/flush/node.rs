@@ -6,7 +6,7 @@ use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::collect::{Former, Step, View};
 use crate::ring::{PopError, Ring};
-use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, pause, sleep};
+use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause, sleep};
 use crate::telemetry::{Counter, nanos};
 use crate::wait::{WaitList, Wake};
 
@@ -75,7 +75,9 @@ impl<T> Node<T> {
     /// Refuses every add from now on, wakes everyone who waits for this node, and returns the items ever added.
     pub fn close(&self) -> u64 {
         let pushed = self.ring.close();
-        self.wake.demand(&self.ring, u64::MAX);
+        if !mutated("close_no_wake") {
+            self.wake.demand(&self.ring, u64::MAX);
+        }
         self.room.closed();
         pushed
     }
@@ -130,6 +132,9 @@ impl<T> Node<T> {
                 if self.drain(former, up_to) {
                     return Turn::Progress;
                 }
+                if mutated("stalled_is_done") && view.closed {
+                    return Turn::Done;
+                }
                 let pending = view.tail.saturating_sub(former.first());
                 match former.overdue(&view, pending) {
                     Some(reason) if partial && former.has_items() => {
@@ -142,20 +147,26 @@ impl<T> Node<T> {
     }
 
     fn view(&self, former: &mut Former<T>) -> View {
+        let flush_to = self.wake.flush_to(); // before the tail: closing sets this last
         let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
         let tail = self.ring.tail();
         former.mark(tail.position, now);
         let oldest = former.oldest().saturating_duration_since(self.start);
         self.oldest.set(nanos(oldest));
-        View { now, tail: tail.position, closed: tail.closed, flush_to: self.wake.flush_to() }
+        View { now, tail: tail.position, closed: tail.closed, flush_to }
     }
 
     /// Moves published items up to a position out of the ring; false if the next one is not published.
     fn drain(&self, former: &mut Former<T>, up_to: u64) -> bool {
         let max = usize::try_from(up_to.saturating_sub(former.drained())).unwrap_or(usize::MAX);
+        if mutated("notify_before_free") {
+            self.room.freed(max);
+        }
         match former.fill(|items| self.ring.try_pop_run(items, max)) {
             Ok(count) => {
-                self.room.freed(count);
+                if !mutated("notify_before_free") {
+                    self.room.freed(count);
+                }
                 true
             }
             Err(PopError::Busy | PopError::Empty | PopError::Closed) => {

@@ -21,7 +21,8 @@
 //! what R1 wrote, A1 what R2 wrote a lap earlier, so no two accesses to one slot overlap, and each sees the one before.
 //! *Every* slot of a run is looked at: with two consumers slots are freed out of order, and a free last slot says
 //! nothing about the others. C1 and C2 order nothing of this; C1 is `AcqRel` for the flusher's wake position
-//! (`wait`).
+//! (`wait`). A1 has a second task: a slot that is taken already was published after its producer's C1, so the look at
+//! `tail` that follows A1 is not older than that, and a stale first look never makes a ring with room appear full.
 //!
 //! **Closing** sets bit 0 of `tail` in one read-modify-write. Every claim is a CAS that expects it clear, so no claim
 //! comes after, and the position beside the bit is the exact number of items ever pushed.
@@ -39,7 +40,8 @@
 
 mod front;
 mod slot;
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests;
 
 use std::fmt;
@@ -294,7 +296,7 @@ impl<T> Ring<T> {
         let word = if mutated("wake_plain_load") {
             self.tail.load(Ordering::Acquire)
         } else {
-            self.tail.fetch_add(0, Ordering::AcqRel)
+            self.tail.fetch_add(0, weaken("relaxed_rendezvous", Ordering::AcqRel))
         };
         Tail { position: self.position(word), closed: word & CLOSED != 0 }
     }
@@ -352,6 +354,11 @@ impl<T> Ring<T> {
             // C1
             match self.tail.compare_exchange_weak(tail, next, order, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ring: self, word: tail, count }),
+                // As if closing were a flag beside `tail`, looked at before the claim.
+                Err(now) if mutated("separate_closed") && now == tail | CLOSED => {
+                    self.tail.fetch_add(count * STEP, order);
+                    return Ok(Claim { ring: self, word: tail, count });
+                }
                 Err(now) => tail = now,
             }
         }
@@ -426,7 +433,7 @@ impl<T> Ring<T> {
     fn why_empty(&self, head: Word) -> PopError {
         // A closed tail never changes again and `head` never passes it, so `Closed` is exact even if `head` is stale.
         let tail = self.tail.load(Ordering::Acquire);
-        if tail & !CLOSED != head {
+        if tail & !CLOSED != head && !mutated("empty_is_done") {
             PopError::Busy
         } else if tail & CLOSED != 0 {
             PopError::Closed

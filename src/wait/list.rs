@@ -109,12 +109,15 @@ impl WaitList {
             fence(Ordering::SeqCst); // N2, pairs with W2
         }
         if self.waiting.load(Ordering::Relaxed) != 0 {
-            self.wake(slots); // N3, N4
+            self.wake(if mutated("wake_one_of_run") { 1 } else { slots }); // N3, N4
         }
     }
 
     /// To be called after the ring was closed: wakes everyone.
     pub fn closed(&self) {
+        if mutated("close_no_notify") {
+            return;
+        }
         self.freed(usize::MAX);
     }
 

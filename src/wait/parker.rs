@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::sync::{Condvar, Mutex, lock, wait, wait_timeout};
+use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 
 /// Where one thread sleeps at a time. It has its own flag and condition variable: a sink that parks and unparks the
 /// flusher's thread for purposes of its own takes nothing from it.
@@ -38,9 +38,14 @@ impl Parker {
 
     /// Wakes the sleeper, or the next one to come. Of several stamps the earliest stays.
     pub fn unpark(&self, stamp: Instant) {
+        if mutated("notify_before_token") {
+            self.woken.notify_one();
+        }
         let mut token = lock(&self.token);
         token.get_or_insert(stamp);
         drop(token);
-        self.woken.notify_one();
+        if !mutated("notify_before_token") {
+            self.woken.notify_one();
+        }
     }
 }

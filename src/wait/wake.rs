@@ -73,6 +73,7 @@ impl Wake {
     #[inline(always)]
     pub fn published(&self, end: Word) {
         let at = self.at.load(Ordering::Relaxed); // P3
+        let end = if mutated("wake_off_by_one") { end.wrapping_sub(2) } else { end };
         if at != NOBODY && at_or_after(end, at) {
             self.wake();
         }
@@ -88,8 +89,13 @@ impl Wake {
 
     /// Asks for every item before `position` to be flushed now.
     pub fn demand<T>(&self, ring: &Ring<T>, position: u64) {
+        if mutated("news_after_announce") {
+            self.announce(ring);
+        }
         self.news.flush_to.fetch_max(position, Ordering::Relaxed);
-        self.announce(ring);
+        if !mutated("news_after_announce") {
+            self.announce(ring);
+        }
     }
 
     /// Asks the flushers to collect nothing more.
@@ -136,7 +142,9 @@ impl Wake {
     ) -> Option<Instant> {
         self.at.swap(ring.word(position), Ordering::AcqRel); // F1
         let tail = ring.rendezvous(); // F2
-        let up = tail.position >= position || tail.closed || self.has_news(first); // F3
+        let news = self.has_news(first) && !mutated("no_news_look");
+        let claimed = tail.position >= position && !mutated("no_claim_look");
+        let up = claimed || tail.closed || news; // F3
         let stamp = if up { None } else { self.parker.park(until, &self.clock) }; // F4
         let now = self.clock.now(); // before the swap, like a waker's stamp
         // If a waker has won the swap and the time came first, its token is on its way: the next park returns early. Its

@@ -1,0 +1,14 @@
+//! What the models of loom and of shuttle share: items whose every drop is counted, and an engine's parts without its
+//! threads.
+
+#![cfg_attr(any(loom, shuttle), allow(missing_docs))]
+
+#[cfg(any(loom, shuttle))]
+mod items;
+#[cfg(any(loom, shuttle))]
+mod parts;
+
+#[cfg(any(loom, shuttle))]
+pub use items::{Item, every_item_dropped_once, forget_items};
+#[cfg(any(loom, shuttle))]
+pub use parts::{Parts, add, collect, parts, serve};

@@ -1,0 +1,234 @@
+//! Shapes too big for loom, under random schedules: more threads, more items, every way to add.
+//!
+//! shuttle knows sequential consistency only, so this says nothing about memory orderings: loom checks those. A failure
+//! prints its schedule; `shuttle::replay` takes it.
+
+#![cfg(shuttle)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::thread::{self, JoinHandle};
+use shuttle::{Config, Runner};
+use sluicegate::internals::{Resolution, Writer, flusher, position, producer};
+use sluicegate::sink::from_fn;
+use sluicegate::{AddError, AddReason, Batch, Producer, Sink, WriteContext};
+use sluicegate_loom_tests::{Item, Parts, every_item_dropped_once, forget_items, parts, serve};
+
+/// Schedules of each kind for each test.
+const SCHEDULES: usize = 30_000;
+/// Priority changes in a schedule of the PCT kind.
+const CHANGES: usize = 3;
+const STACK: usize = 256 << 10;
+/// Longer than any run: nothing here takes time.
+const FOR_EVER: Duration = Duration::from_secs(1 << 40);
+
+fn check(name: &str, body: fn()) {
+    run(name, "random", RandomScheduler::new(SCHEDULES), body);
+    run(name, "pct", PctScheduler::new(CHANGES, SCHEDULES), body);
+}
+
+fn run(name: &str, kind: &str, scheduler: impl Scheduler + 'static, body: fn()) {
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    let begin = Instant::now();
+    Runner::new(scheduler, config).run(move || {
+        forget_items();
+        body();
+        every_item_dropped_once();
+    });
+    println!("{name}, {kind}: {SCHEDULES} schedules, {:.1} s", begin.elapsed().as_secs_f64());
+}
+
+/// What the sinks were given: position, producer, number. Of std, for it is no part of what is checked.
+type Seen = Arc<Mutex<Vec<(u64, u32, u32)>>>;
+
+fn flushers<const N: usize>(parts: &Parts, seen: &Seen) -> [JoinHandle<()>; N] {
+    std::array::from_fn(|index| {
+        let (parts, seen) = (Arc::clone(parts), Arc::clone(seen));
+        thread::spawn(move || {
+            serve(&parts, &mut Writer::new(flusher(index), sink(seen)));
+            parts.ledger.ended(flusher(index), None);
+        })
+    })
+}
+
+fn sink(seen: Seen) -> impl Sink<Item> {
+    from_fn(move |batch: &Batch<Item>, _: &mut WriteContext<'_>| {
+        thread::yield_now();
+        let items = batch.iter().map(|item| (item.producer(), item.number()));
+        let items = (position(batch)..).zip(items).map(|(at, (id, n))| (at, id, n));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).extend(items);
+        Ok(())
+    })
+}
+
+/// Numbers of the items of each producer, by position; positions have no gap.
+fn numbers<const PRODUCERS: usize>(seen: &Seen) -> [Vec<u32>; PRODUCERS] {
+    let mut all = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
+    all.sort_unstable();
+    let mut numbers = [const { Vec::new() }; PRODUCERS];
+    for ((at, id, number), expected) in all.into_iter().zip(0..) {
+        assert_eq!(at, expected, "a gap, or an item in two batches");
+        numbers[id as usize].push(number);
+    }
+    numbers
+}
+
+/// Adds `items` items in one of the ways there are, until the engine is closed; returns how many it took.
+fn add_all(producer: &Producer<Item>, id: u32, items: u32) -> u32 {
+    let mut left: Vec<_> = (0..items).map(|n| Item::new(id, n)).collect();
+    let closed = |reason| assert_eq!(reason, AddReason::Closed);
+    match id {
+        0 => add_singly(left, |item| producer.add(item)),
+        1 => add_singly(left, |item| producer.add_timeout(item, FOR_EVER)),
+        2 => {
+            producer.add_many(&mut left).map_or_else(|error| closed(error.reason), |_| ());
+            items - u32::try_from(left.len()).unwrap()
+        }
+        _ => loop {
+            match producer.try_add_many(&mut left) {
+                Ok(_) if left.is_empty() => return items,
+                Ok(_) => thread::yield_now(),
+                Err(error) => {
+                    closed(error.reason);
+                    return items - u32::try_from(left.len()).unwrap();
+                }
+            }
+        },
+    }
+}
+
+fn add_singly(items: Vec<Item>, add: impl Fn(Item) -> Result<(), AddError<Item>>) -> u32 {
+    let mut added = 0;
+    for item in items {
+        let (id, number) = (item.producer(), item.number());
+        match add(item) {
+            Ok(()) => added += 1,
+            Err(AddError::Closed(back)) => {
+                assert_eq!((back.producer(), back.number()), (id, number));
+                return added;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    added
+}
+
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().expect("shuttle ends the run when a thread panics");
+    }
+}
+
+/// Four producers, each with another way to add, on a ring of four slots; two flushers; closing at any moment.
+#[test]
+fn every_item_has_one_fate() {
+    check("every_item_has_one_fate", || {
+        const ITEMS: u32 = 6;
+        let (parts, seen) = (parts(4, 3, 2), Seen::default());
+        let flushers: [_; 2] = flushers(&parts, &seen);
+        let producers = [0, 1, 2, 3].map(|id| {
+            let producer = producer(Arc::clone(&parts));
+            thread::spawn(move || add_all(&producer, id, ITEMS))
+        });
+        for _ in 0..thread_rng().gen_range(0..60) {
+            thread::yield_now();
+        }
+        let tally = parts.ledger.tally(&parts.node);
+        assert!(tally.balances(), "{tally:?}");
+        let pushed = parts.node.close();
+        let added = producers.map(|producer| producer.join().unwrap());
+        join(flushers);
+        let expected = added.map(|added| (0..added).collect::<Vec<_>>());
+        assert_eq!(numbers(&seen), expected, "accepted, and in the order of each producer");
+        let tally = parts.ledger.tally(&parts.node);
+        assert_eq!((tally.enqueued, tally.flushed_ok, tally.in_flight), (pushed, pushed, 0));
+        assert_eq!(parts.node.room.len(), 0, "nobody waits for a closed engine");
+    });
+}
+
+/// Every batch fills, and nobody flushes or closes before all is written: no wake-up but the batch's own, and none for
+/// producers but for slots freed.
+#[test]
+fn full_batches_need_no_help() {
+    check("full_batches_need_no_help", || {
+        const ITEMS: u32 = 3;
+        let (parts, seen) = (parts(4, 3, 2), Seen::default());
+        let flushers: [_; 2] = flushers(&parts, &seen);
+        let producers = [0, 1, 2, 3].map(|id| {
+            let producer = producer(Arc::clone(&parts));
+            thread::spawn(move || assert_eq!(add_all(&producer, id, ITEMS), ITEMS))
+        });
+        assert_eq!(parts.ledger.wait_resolved(12, FOR_EVER), Resolution::Resolved);
+        parts.node.close();
+        join(producers);
+        join(flushers);
+        assert_eq!(numbers(&seen), [const { [0, 1, 2] }; 4]);
+    });
+}
+
+/// Three producers flush after each of their items, while two flushers write; batches never fill by themselves.
+#[test]
+fn flush_covers_what_was_added() {
+    check("flush_covers_what_was_added", || {
+        const ITEMS: u32 = 2;
+        let (parts, seen) = (parts(8, 8, 2), Seen::default());
+        let flushers: [_; 2] = flushers(&parts, &seen);
+        let through = Arc::new(AtomicUsize::new(0));
+        let callers = [0, 1, 2].map(|id| {
+            let (parts, seen) = (Arc::clone(&parts), Arc::clone(&seen));
+            let through = Arc::clone(&through);
+            thread::spawn(move || {
+                let producer = producer(Arc::clone(&parts));
+                for n in 0..ITEMS {
+                    producer.add(Item::new(id, n)).unwrap();
+                    assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
+                    let seen = seen.lock().unwrap();
+                    assert!(seen.iter().any(|&(_, by, number)| (by, number) == (id, n)));
+                }
+                if through.fetch_add(1, Ordering::Relaxed) == 2 {
+                    parts.node.close();
+                }
+            })
+        });
+        join(callers);
+        join(flushers);
+        assert_eq!(numbers(&seen), [const { [0, 1] }; 3]);
+    });
+}
+
+/// Shutdown gives up at any moment: what was written, what is unknown and what is handed back make up everything.
+#[test]
+fn giving_up_loses_nothing() {
+    check("giving_up_loses_nothing", || {
+        const ITEMS: u32 = 4;
+        let (parts, seen) = (parts(4, 2, 2), Seen::default());
+        let flushers: [_; 2] = flushers(&parts, &seen);
+        let producers = [0, 1].map(|id| {
+            let producer = producer(Arc::clone(&parts));
+            thread::spawn(move || add_all(&producer, id, ITEMS))
+        });
+        for _ in 0..thread_rng().gen_range(0..40) {
+            thread::yield_now();
+        }
+        let pushed = parts.node.close();
+        parts.ledger.stop();
+        parts.node.stop();
+        let collecting = sluicegate::internals::Activity::Collecting;
+        parts.ledger.leave_behind(|_, activity| activity != collecting);
+        join(flushers);
+        let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
+        let mut unflushed = parts.ledger.take_handed_back();
+        parts.node.take_rest(&mut parts.node.lease.lock().unwrap(), &mut unflushed);
+        let tally = parts.ledger.tally(&parts.node);
+        assert!(tally.balances(), "{tally:?}");
+        assert_eq!((tally.enqueued, u64::from(added)), (pushed, pushed));
+        assert_eq!(tally.in_flight, unflushed.len() as u64, "{tally:?}");
+        let sinks_saw = seen.lock().unwrap().len() as u64;
+        assert_eq!(sinks_saw, tally.flushed_ok + tally.unknown, "a write left behind has its end");
+    });
+}
