@@ -1,7 +1,5 @@
 //! The former against its promises, and where no bytes count, against a naive model that must agree batch by batch.
 
-#![allow(clippy::unwrap_used)] // clippy does not see that this is a test: the `cfg` says more than `test`
-
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,8 @@ mod builder;
 mod producer;
 mod pump;
 mod shutdown;
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests;
 
 use std::fmt;

@@ -1,8 +1,6 @@
 //! A producer that the system stops between claiming a slot and publishing its item: what is before it flows, what is
 //! behind it waits, and nothing is called done that is not.
 
-#![allow(clippy::unwrap_used)] // clippy does not see that this is a test: the `cfg` says more than `test`
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

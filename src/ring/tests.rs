@@ -1,7 +1,5 @@
 //! The ring against a `VecDeque`, at every small capacity, also where words wrap; and each way an item can be dropped.
 
-#![allow(clippy::unwrap_used)] // clippy does not see that this is a test: the `cfg` says more than `test`
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
