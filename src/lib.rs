@@ -24,7 +24,8 @@ pub mod ring;
 pub mod sink;
 mod sync;
 mod telemetry;
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod testing;
 mod wait;
 

@@ -317,12 +317,13 @@ fn on_failed_hears_of_each_item_once_also_when_it_panics() {
         .flushers(2)
         .on_failed(move |failed: FailedItem<u64>| {
             hear.lock().unwrap().push(failed.item);
-            if failed.item % 4 == 0 {
+            if failed.item.is_multiple_of(4) {
                 resume_unwind(Box::new("as planned"));
             }
         })
         .spawn(sink_of(|batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-            for (index, item) in batch.iter().enumerate().filter(|(_, item)| *item % 2 == 0) {
+            for (index, item) in batch.iter().enumerate().filter(|(_, item)| item.is_multiple_of(2))
+            {
                 cx.fail(index, WriteError::permanent(format!("{item} is even")));
             }
             Ok(())

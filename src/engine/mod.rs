@@ -4,6 +4,9 @@ mod builder;
 mod producer;
 mod pump;
 mod shutdown;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,6 +60,13 @@ impl<T: Send + 'static> Batcher<T> {
     pub const DROP_DEADLINE: Duration = DROP_DEADLINE;
 
     /// An engine to be configured.
+    ///
+    /// Items go to another thread, so what may not leave its own does not compile:
+    ///
+    /// ```compile_fail,E0277
+    /// # use sluicegate::Batcher;
+    /// let builder = Batcher::<std::rc::Rc<u64>>::builder(); // `Rc` cannot be sent between threads
+    /// ```
     #[must_use]
     pub fn builder() -> Builder<T> {
         Builder::new()
@@ -119,6 +129,16 @@ impl<T: Send + 'static> Batcher<T> {
     /// as `unknown`; its thread cannot be ended and stays until the sink returns.
     ///
     /// Called from this engine's own sink or callback it does not wait for the calling flusher, which is left behind.
+    ///
+    /// A second shutdown does not compile:
+    ///
+    /// ```compile_fail,E0382
+    /// # use std::time::Duration;
+    /// # use sluicegate::{Batcher, WriteError, sink::NullSink};
+    /// # let batcher = Batcher::<u64>::builder().spawn(|_| Ok::<_, WriteError>(NullSink)).unwrap();
+    /// let report = batcher.shutdown(Duration::from_secs(5));
+    /// let again = batcher.shutdown(Duration::from_secs(5));
+    /// ```
     pub fn shutdown(mut self, deadline: Duration) -> Shutdown<T> {
         self.finish(deadline)
     }

@@ -33,7 +33,7 @@ const FLUSHER: Flusher = Flusher { index: 0 };
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
 pub struct Pump<T, S> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
     writer: Writer<S>,
     buffer: Vec<T>,
     clock: TestClock,

@@ -87,6 +87,19 @@ pub const CAPACITY_MAX: usize = 1 << 30;
 /// assert_eq!(ring.try_pop_run(&mut out, 1), Err(PopError::Closed));
 /// # Ok::<(), sluicegate::ring::CapacityError>(())
 /// ```
+///
+/// A ring is `Send` and `Sync` for items that are `Send`, and for no others:
+///
+/// ```
+/// # use sluicegate::ring::Ring;
+/// fn shared<T: Send + Sync>() {}
+/// shared::<Ring<std::cell::Cell<u64>>>(); // `Send`, not `Sync`: the ring moves items, it never shares one
+/// ```
+/// ```compile_fail,E0277
+/// # use sluicegate::ring::Ring;
+/// fn shared<T: Sync>() {}
+/// shared::<Ring<std::sync::MutexGuard<'static, u64>>>(); // must be dropped by the thread that locked
+/// ```
 pub struct Ring<T> {
     /// Where the next push goes. Contended by producers.
     tail: CachePadded<AtomicU64>,

@@ -451,3 +451,13 @@ fn errors_and_debug_show_no_item() {
     assert_eq!(format!("{closed:?}"), "Closed(..)");
     assert_eq!(format!("{ring:?}"), "Ring { capacity: 2, len: 2, closed: true }");
 }
+
+impl<T> Ring<T> {
+    /// A producer that the system stops between claiming and publishing; it goes on when the result is called.
+    pub(crate) fn stopped_push(&self) -> impl FnOnce(T) + '_ {
+        let claim = self.claim(1).ok().unwrap();
+        move |item| {
+            claim.publish(item);
+        }
+    }
+}
