@@ -25,6 +25,8 @@ mod imp {
     pub const SPIN_STEPS: u32 = 7;
     /// Steps after those that yield the CPU.
     pub const YIELD_STEPS: u32 = 4;
+    /// Producers woken by one freed run; each that finds room wakes another.
+    pub const WAKES_AT_ONCE: usize = 2;
 
     #[inline(always)]
     pub const fn mutated(_mutant: &str) -> bool {
@@ -61,6 +63,7 @@ mod imp {
     pub const FLUSHER_PAUSES: u32 = 0;
     pub const SPIN_STEPS: u32 = 0;
     pub const YIELD_STEPS: u32 = 0;
+    pub const WAKES_AT_ONCE: usize = 1;
 
     pub fn sleep(_: Duration) {
         yield_now();
@@ -108,6 +111,7 @@ mod imp {
     pub const FLUSHER_PAUSES: u32 = 1;
     pub const SPIN_STEPS: u32 = 1;
     pub const YIELD_STEPS: u32 = 1;
+    pub const WAKES_AT_ONCE: usize = 1;
 
     pub fn sleep(_: Duration) {
         yield_now();

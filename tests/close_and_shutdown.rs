@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{Census, Gate, LONG, Log, Rng, Tracked, assert_balances, null_sinks, sink_of, until};
 use sluicegate::{
-    AddError, AddReason, Batch, Batcher, Shutdown, Sink, Stuck, WriteContext, WriteError,
+    AddError, AddReason, Batch, Batcher, Shutdown, Sink, Stuck, WriteContext, WriteError, sink,
 };
 
 fn gated(gate: &Gate, log: &Log<u64>) -> impl sluicegate::SinkFactory<u64> + use<> {
@@ -480,4 +480,64 @@ fn add_some(
         }
     }
     true
+}
+
+/// Comes to the gate when it is dropped.
+struct Slow(Gate);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+#[test]
+fn what_the_factory_holds_may_hang_when_dropped_and_shutdown_returns() {
+    let gate = Gate::new();
+    let slow = Slow(gate.clone());
+    let batcher = Batcher::<u64>::builder()
+        .spawn(move |_| {
+            let _ = &slow;
+            Ok::<_, WriteError>(sink::NullSink)
+        })
+        .unwrap();
+    batcher.producer().add(1).unwrap();
+    batcher.flush(LONG).unwrap();
+    let report = batcher.shutdown(Duration::ZERO); // the gate is shut: a join would not end
+    assert_eq!(report.tally.flushed_ok, 1);
+    assert_eq!(report.left_behind.len(), 1);
+    assert_eq!(report.left_behind[0].stuck, Stuck::Closing);
+    gate.open();
+}
+
+/// Says, when it is dropped, whether that was by a panic.
+struct Told(mpsc::Sender<bool>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.send(thread::panicking()).unwrap();
+    }
+}
+
+#[test]
+fn an_engine_whose_last_owner_is_its_own_factory_ends() {
+    let cell = Arc::new(Mutex::new(None::<(Batcher<u64>, Told)>));
+    let (held, gate) = (Arc::clone(&cell), Gate::new());
+    let slow = gate.clone();
+    let batcher = Batcher::builder()
+        .spawn(move |_| {
+            let (_, slow) = (&held, slow.clone());
+            Ok::<_, WriteError>(sink::from_fn(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
+                slow.pass();
+                Ok(())
+            }))
+        })
+        .unwrap();
+    batcher.producer().add(1).unwrap();
+    batcher.close();
+    let (sender, told) = mpsc::channel();
+    *cell.lock().unwrap() = Some((batcher, Told(sender)));
+    drop(cell);
+    gate.open(); // the flusher ends, and drops the engine with its factory, on its own thread
+    assert_eq!(told.recv_timeout(LONG), Ok(false));
 }

@@ -37,6 +37,7 @@ fn a_weight_function_that_panics_at_its_nth_call_fails_that_item_alone() {
             assert!(report.failed[0].error.to_string().contains("weight"));
             assert_eq!(log.items(), (0..ITEMS).filter(|n| *n != bad).collect::<Vec<_>>());
             assert_eq!((report.tally.flushed_ok, report.tally.flushed_fail), (ITEMS - 1, 1));
+            assert_eq!(report.stats.callback_panics, 1);
         }
     }
 }
@@ -156,7 +157,7 @@ fn a_sink_that_panics_over_items_that_panic_when_dropped() {
         .unwrap();
     batcher.producer().add_many(&mut bombs(|_| true, &dropped)).unwrap();
     let report = batcher.shutdown(LONG);
-    assert_eq!((report.tally.flushed_ok, report.tally.flushed_fail), (ITEMS - 5, 5));
+    assert_eq!((report.tally.flushed_ok, report.tally.unknown), (ITEMS - 5, 5));
     assert_eq!(report.stats.callback_panics, ITEMS);
     assert_eq!(dropped.load(Ordering::Relaxed), ITEMS);
 }
@@ -176,4 +177,51 @@ fn a_refused_item_that_panics_when_dropped_leaves_the_engine_whole() {
     assert_eq!(producer.add_many(&mut items).unwrap_err().added, 0);
     assert_eq!(items.len() as u64, ITEMS - 1);
     assert!(batcher.shutdown(LONG).is_clean());
+}
+
+/// Panics when asked for its limits, and when it is dropped, while `armed`.
+struct Touchy {
+    armed: bool,
+}
+
+impl sluicegate::Sink<u64> for Touchy {
+    fn write(&mut self, _: &Batch<u64>, _: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        resume_unwind(Box::new("as planned"))
+    }
+    fn limits(&self) -> sluicegate::SinkLimits {
+        if self.armed {
+            resume_unwind(Box::new("no limits"));
+        }
+        sluicegate::SinkLimits::default()
+    }
+}
+
+impl Drop for Touchy {
+    fn drop(&mut self) {
+        if self.armed {
+            resume_unwind(Box::new("no drop"));
+        }
+    }
+}
+
+#[test]
+fn a_sink_that_panics_on_its_limits_and_on_its_drop_did_not_open() {
+    let spawned = Batcher::builder().spawn(|_| Ok::<_, WriteError>(Touchy { armed: true }));
+    let Err(sluicegate::SpawnError::Open { source, .. }) = spawned else { panic!("it opened") };
+    assert!(source.to_string().contains("no limits"), "{source}");
+
+    // The same on reopening: each batch meets a fate, none dies with the flusher.
+    let opens = AtomicU64::new(0);
+    let batcher = Batcher::builder()
+        .max_batch_size(2)
+        .spawn(move |_| {
+            let armed = opens.fetch_add(1, Ordering::Relaxed) > 0;
+            Ok::<_, WriteError>(Touchy { armed })
+        })
+        .unwrap();
+    batcher.producer().add_many(&mut (0..10).collect()).unwrap();
+    let report = batcher.shutdown(LONG);
+    assert_balances(&report.tally);
+    assert_eq!((report.tally.unknown, report.tally.flushed_fail), (2, 8));
+    assert!(report.left_behind.is_empty());
 }

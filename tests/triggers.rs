@@ -418,3 +418,22 @@ fn reasons_have_the_names_that_reports_use() {
     let names: Vec<_> = FlushReason::ALL.iter().map(|reason| reason.to_string()).collect();
     assert_eq!(names, ["size", "bytes", "time", "idle", "flush", "shutdown"]);
 }
+
+#[test]
+fn items_that_are_suddenly_heavy_are_noticed_without_a_delay() {
+    let mut pump = Batcher::builder()
+        .max_batch_size(8192)
+        .max_batch_bytes(1_000)
+        .max_batch_delay(None)
+        .weight(|bytes: &usize| *bytes)
+        .pump(sink::NullSink, TestClock::new())
+        .unwrap();
+    let producer = pump.producer();
+    producer.add_many(&mut vec![1; 10]).unwrap();
+    assert_eq!(pump.run(), 0);
+    producer.add_many(&mut vec![1_000_000; 900]).unwrap();
+    pump.run();
+    let tally = pump.tally();
+    assert!(tally.in_flight <= 1, "{tally:?}"); // the last may wait for what still fits
+    assert!(pump.stats().flush_reasons.get(FlushReason::Bytes) >= 900);
+}

@@ -167,8 +167,10 @@ impl<T> Former<T> {
         if self.triggers.flush_when == FlushWhen::Idle {
             want = 1; // only reached when nothing is pending
         } else if let Some(max) = self.triggers.max_batch_bytes {
-            let fit = max.saturating_sub(self.bytes).div_ceil(self.typical).max(1);
-            want = want.min(have.saturating_add(fit));
+            // A guess, so it looks no further ahead than the batch is long: heavier items than before are noticed
+            // when it has doubled.
+            let fit = max.saturating_sub(self.bytes).div_ceil(self.typical);
+            want = want.min(have.saturating_add(fit.clamp(1, have.max(1))));
         }
         if pending >= want {
             return Step::Drain { up_to: self.first + want };

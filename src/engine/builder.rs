@@ -46,7 +46,8 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Closes a batch before it exceeds this many bytes, as [`weight`](Self::weight) counts them. An item that is larger
-    /// by itself travels alone.
+    /// by itself travels alone. How many items to wait for is a guess from the items before; heavier ones are noticed when
+    /// the batch has twice as many items as when it was last looked at, or when it is due.
     #[must_use]
     pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
         self.config.max_batch_bytes = Some(bytes);
@@ -99,7 +100,8 @@ impl<T: Send + 'static> Builder<T> {
     }
 
     /// Takes each failed item, on the thread of its flusher, instead of the shutdown report. A flush barrier waits for
-    /// it. A panic of it is caught and counted; the item is gone then.
+    /// it. A panic of it is caught and counted; the item is gone then. It lives as long as the engine: should it hold a
+    /// [`Producer`](crate::Producer) of the same engine, the engine's memory is never freed.
     #[must_use]
     pub fn on_failed(mut self, take: impl Fn(FailedItem<T>) + Send + Sync + 'static) -> Self {
         self.on_failed = Some(Arc::new(take));

@@ -218,6 +218,7 @@ impl<T> Producer<T> {
                 return Some(done);
             }
         }
-        self.node().room.wait(deadline, attempt)
+        let Node { room, ring, .. } = self.node();
+        room.wait(deadline, || ring.len() < ring.capacity(), attempt)
     }
 }

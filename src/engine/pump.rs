@@ -163,7 +163,7 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
         let Shared { node, ledger, .. } = &*self.shared;
         ledger.closing(FLUSHER);
         let serving = Serving::engine(node.engine);
-        let close_error = self.writer.close(node.clock.now(), None);
+        let close_error = self.writer.close(&node.clock, None);
         drop(serving);
         ledger.ended(FLUSHER, close_error);
         let mut unflushed = ledger.take_handed_back();

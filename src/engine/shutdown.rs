@@ -2,11 +2,12 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Batcher;
 use crate::batch::BatchId;
-use crate::flush::{Activity, FailedItem, Serving, Shared};
+use crate::flush::{Activity, FailedItem, Shared};
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
 use crate::telemetry::{Stats, Tally};
@@ -92,13 +93,14 @@ impl<T> Batcher<T> {
             ledger.stop();
             node.stop();
             left = ledger.leave_behind(|flusher, _| here == Some(flusher));
-            // A write that is just about to end should not count as unknown, and flushers without one
-            // hand back what they hold.
-            ledger.wait_ended(node.clock.now().checked_add(STOP_GRACE), None);
-            left.extend(ledger.leave_behind(|_, _| true));
         }
-        self.join();
-        let unflushed = self.take_unflushed();
+        // A write that is just about to end should not count as unknown, and flushers without one hand
+        // back what they hold.
+        let give_up = node.clock.now() + STOP_GRACE;
+        ledger.wait_ended(Some(give_up), None);
+        left.extend(ledger.leave_behind(|_, _| true));
+        self.join(give_up);
+        let unflushed = self.take_unflushed(give_up);
         let (failed, failed_discarded) = ledger.take_failed();
         let stats = ledger.stats(node);
         Shutdown {
@@ -114,37 +116,48 @@ impl<T> Batcher<T> {
 
     /// The flusher whose thread this is, if it is one of this engine's.
     fn this_flusher(&self) -> Option<Flusher> {
-        let id = std::thread::current().id();
+        let id = thread::current().id();
         let index = self.threads.iter().position(|thread| thread.thread().id() == id);
-        index.filter(|_| Serving::is(self.shared.node.engine)).map(|index| Flusher { index })
+        index.map(|index| Flusher { index })
     }
 
-    /// Joins the threads that have ended; the others are left to themselves.
-    fn join(&mut self) {
+    /// Joins the threads that have ended; the others are left to themselves: those left behind, and any that is held up
+    /// by the destructor of a thread-local.
+    fn join(&mut self, give_up: Instant) {
+        let now = || self.shared.node.clock.now();
         for (index, thread) in mem::take(&mut self.threads).into_iter().enumerate() {
-            if self.shared.ledger.has_ended(Flusher { index }) {
+            if !self.shared.ledger.has_ended(Flusher { index }) {
+                continue;
+            }
+            while !thread.is_finished() && now() < give_up {
+                thread::yield_now();
+            }
+            if thread.is_finished() {
                 let _ = thread.join();
             }
         }
     }
 
     /// What no sink has seen: batches handed back, the forming batch, the ring.
-    fn take_unflushed(&self) -> Vec<T> {
+    fn take_unflushed(&self, give_up: Instant) -> Vec<T> {
         let Shared { node, ledger, .. } = &*self.shared;
-        let mut items = ledger.take_handed_back();
-        let give_up = node.clock.now() + STOP_GRACE;
+        let mut items = Vec::new();
         loop {
             // Not all is out while a producer is between claiming its slot and publishing.
             let lease = try_lock(&node.lease);
             if lease.is_some_and(|mut lease| node.take_rest(&mut lease, &mut items)) {
-                return items;
+                break;
             }
             if node.clock.now() >= give_up {
                 node.take_queued(&mut items); // a flusher hangs in the weight function
-                return items;
+                break;
             }
             sleep(Duration::from_millis(1));
         }
+        // Batches are older than what was not in one yet.
+        let mut unflushed = ledger.take_handed_back();
+        unflushed.append(&mut items);
+        unflushed
     }
 }
 

@@ -50,22 +50,21 @@ where
         let shared = &*shared;
         let mut ending = Ending { shared, flusher, close_error: None };
         let _serving = Serving::engine(shared.node.engine);
-        let open = || open(&*factory, flusher);
-        let sink = match open() {
+        match open(&*factory, flusher) {
             Ok((sink, limits)) => {
                 let _ = opened.send(Opened { flusher, limits: Ok(limits) });
-                sink
+                drop(opened);
+                let mut writer = Writer::new(flusher, sink);
+                serve(shared, &mut writer, &|| open(&*factory, flusher).map(|(sink, _)| sink));
+                shared.ledger.closing(flusher);
+                ending.close_error = writer.close(&shared.node.clock, shared.ledger.deadline());
             }
             Err(error) => {
                 let _ = opened.send(Opened { flusher, limits: Err(error) });
-                return;
             }
-        };
-        drop(opened);
-        let mut writer = Writer::new(flusher, sink);
-        serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
-        shared.ledger.closing(flusher);
-        ending.close_error = writer.close(shared.node.clock.now(), shared.ledger.deadline());
+        }
+        // The last flusher drops what the factory holds, and that is the caller's code too.
+        let _ = guarded(|| drop(factory));
     }
 }
 
@@ -91,6 +90,11 @@ fn open<T, F: SinkFactory<T>>(
 ) -> Result<(F::Sink, SinkLimits), BoxError> {
     let panicked = |message: String| -> BoxError { format!("it panicked: {message}").into() };
     let sink = guarded(|| factory.open(flusher)).map_err(panicked)??;
-    let limits = guarded(|| sink.limits()).map_err(panicked)?;
-    Ok((sink, limits))
+    match guarded(|| sink.limits()) {
+        Ok(limits) => Ok((sink, limits)),
+        Err(message) => {
+            let _ = guarded(|| drop(sink));
+            Err(panicked(message))
+        }
+    }
 }

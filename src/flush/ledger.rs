@@ -177,6 +177,7 @@ impl<T> Ledger<T> {
         state.flushed_fail += verdict.fail;
         state.unknown += verdict.unknown;
         state.counts.record(batch, items, verdict, now);
+        state.counts.callback_panics += verdict.spoiled;
         if report && !verdict.failed.is_empty() {
             state.flushers[flusher.index] = Activity::Reporting { batch: batch.id };
         } else {
@@ -211,8 +212,11 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// A flusher's thread is through.
+    /// A flusher's thread is through. With a batch in hand it has died, by a defect: then it is left behind.
     pub fn ended(&self, flusher: Flusher, close_error: Option<WriteError>) {
+        self.leave_behind(|which, activity| {
+            which == flusher && matches!(activity, Activity::Writing { .. })
+        });
         let mut state = lock(&self.state);
         state.close_errors.extend(close_error.map(|error| (flusher, error)));
         if state.flushers[flusher.index] != Activity::LeftBehind {

@@ -14,7 +14,7 @@ mod ledger;
 mod node;
 mod write;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,26 +75,27 @@ impl<T> Shared<T> {
 }
 
 thread_local! {
-    /// The engine whose sink or callback may be running on this thread; 0 for none.
-    static SERVING: Cell<u64> = const { Cell::new(0) };
+    /// The engines whose sinks or callbacks may be running on this thread, the innermost last.
+    static SERVING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, this thread serves an engine's sinks and must not wait for that engine.
-pub struct Serving(u64);
+pub struct Serving;
 
 impl Serving {
     pub fn engine(engine: u64) -> Self {
-        Self(SERVING.replace(engine))
+        SERVING.with_borrow_mut(|serving| serving.push(engine));
+        Self
     }
 
-    /// Whether this thread serves that engine.
+    /// Whether this thread serves that engine. While the thread is being torn down, it does not.
     pub fn is(engine: u64) -> bool {
-        SERVING.get() == engine
+        SERVING.try_with(|serving| serving.borrow().contains(&engine)).unwrap_or(false)
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        SERVING.set(self.0);
+        let _ = SERVING.try_with(|serving| serving.borrow_mut().pop());
     }
 }

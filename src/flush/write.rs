@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{FailedItem, Shared};
 use crate::batch::{Batch, BatchId};
+use crate::clock::Clock;
 use crate::guard::{drop_each, guarded};
 use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
 
@@ -24,6 +25,8 @@ pub struct Verdict<T> {
     pub failed: Vec<FailedItem<T>>,
     /// Errors that belong to no item. They are the caller's, so they are dropped with care, later.
     pub surplus: Vec<Arc<WriteError>>,
+    /// Items that the weight function panicked on; they are among the failed ones.
+    pub spoiled: u64,
     pub took: Duration,
     pub panicked: bool,
 }
@@ -116,7 +119,8 @@ impl<S> Writer<S> {
             },
         };
         self.marked.clear();
-        let mut cx = WriteContext::new(self.flusher, start, deadline, &mut self.marked);
+        let mut cx =
+            WriteContext::new(self.flusher, &shared.node.clock, deadline, &mut self.marked);
         match guarded(|| sink.write(batch, &mut cx)) {
             Ok(result) => answer(result, false),
             Err(message) => {
@@ -130,19 +134,19 @@ impl<S> Writer<S> {
                 let broken = self.sink.take();
                 let _ = guarded(|| drop(broken));
                 let error = WriteError::permanent(format!("the sink panicked: {message}"));
-                answer(Err(error.applied(Applied::Nothing)), true)
+                answer(Err(error.applied(Applied::Unknown)), true)
             }
         }
     }
 
     /// Closes the sink, if it is open.
-    pub fn close<T>(&mut self, now: Instant, deadline: Option<Instant>) -> Option<WriteError>
+    pub fn close<T>(&mut self, clock: &Clock, deadline: Option<Instant>) -> Option<WriteError>
     where
         S: Sink<T>,
     {
         let mut sink = self.sink.take()?;
         self.marked.clear();
-        let mut cx = WriteContext::new(self.flusher, now, deadline, &mut self.marked);
+        let mut cx = WriteContext::new(self.flusher, clock, deadline, &mut self.marked);
         let closed = guarded(|| sink.close(&mut cx));
         drop_each(&mut self.marked); // there is no batch
         let dropped = guarded(|| drop(sink));
@@ -175,6 +179,7 @@ fn classify<T>(
         unknown: 0,
         failed: Vec::new(),
         surplus: Vec::new(),
+        spoiled: batch.spoiled.len() as u64,
         took: answer.took,
         panicked: answer.panicked,
     };

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::batch::{BatchId, FlushReason};
+use crate::clock::Clock;
 use crate::sink::Flusher;
 
 fn batch(items: &[&'static str]) -> Batch<&'static str> {
@@ -23,7 +24,8 @@ type Outcome = (Result<(), WriteError>, Vec<(usize, WriteError)>);
 
 fn write<S: Sink<&'static str>>(sink: &mut S, items: &[&'static str]) -> Outcome {
     let mut failed = Vec::new();
-    let mut cx = WriteContext::new(Flusher { index: 0 }, Instant::now(), None, &mut failed);
+    let clock = Clock::default();
+    let mut cx = WriteContext::new(Flusher { index: 0 }, &clock, None, &mut failed);
     let result = sink.write(&batch(items), &mut cx);
     (result, failed)
 }

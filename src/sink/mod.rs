@@ -15,6 +15,7 @@ pub use file::{FileSink, WriterSink};
 pub use simple::{FnSink, NullSink, from_fn};
 
 use crate::batch::Batch;
+use crate::clock::Clock;
 
 /// Takes batches. One sink belongs to one flusher and is never called from two threads.
 ///
@@ -33,7 +34,8 @@ pub trait Sink<T> {
     /// Writes the batch: one call, one round trip.
     ///
     /// `Ok(())` means that every item is in, except those marked by [`WriteContext::fail`]. The batch is never
-    /// empty. A panic is caught: the batch counts as failed and the sink is dropped and opened anew.
+    /// empty. A panic is caught: the batch has failed, its items count as `unknown`, and the sink is dropped and opened
+    /// anew.
     ///
     /// # Errors
     /// `Err(e)` means that every item not marked by [`WriteContext::fail`] failed with `e`.
@@ -131,7 +133,7 @@ where
 #[derive(Debug)]
 pub struct WriteContext<'a> {
     flusher: Flusher,
-    now: Instant,
+    clock: &'a Clock,
     deadline: Option<Instant>,
     failed: &'a mut Vec<(usize, WriteError)>,
 }
@@ -139,11 +141,11 @@ pub struct WriteContext<'a> {
 impl<'a> WriteContext<'a> {
     pub(crate) fn new(
         flusher: Flusher,
-        now: Instant,
+        clock: &'a Clock,
         deadline: Option<Instant>,
         failed: &'a mut Vec<(usize, WriteError)>,
     ) -> Self {
-        Self { flusher, now, deadline, failed }
+        Self { flusher, clock, deadline, failed }
     }
 
     /// Marks the item at `index` of the batch as failed, alone. The first error given for an item counts; an index
@@ -158,21 +160,21 @@ impl<'a> WriteContext<'a> {
         self.flusher
     }
 
-    /// The engine's time at the start of the call; of the test clock under a [`Pump`](crate::Pump).
+    /// The engine's time; that of the test clock under a [`Pump`](crate::Pump).
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.now
+        self.clock.now()
     }
 
-    /// When the engine stops waiting for this call, where it has said so: known once shutdown has begun.
+    /// When the engine stops waiting for this call: known for calls that begin after shutdown has.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Time left until [`deadline`](Self::deadline); `None` when there is none.
+    /// Time left from now until [`deadline`](Self::deadline); `None` when there is none.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(self.now))
+        self.deadline.map(|deadline| deadline.saturating_duration_since(self.now()))
     }
 }

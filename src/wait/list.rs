@@ -1,16 +1,22 @@
 //! Producers that wait for room in a full ring: first come, first woken.
 //!
 //! ```text
-//!  producer                                    flusher, after freeing a run of k slots
-//!  W1 enter the list, waiting ← length          N1 slot.seq ← free, k times        (Release, R2 of the ring)
+//!  producer                                    flusher, after freeing a run of slots
+//!  W1 enter the list, waiting ← length          N1 slot.seq ← free, each          (Release, R2 of the ring)
 //!  W2 fence                       (SeqCst)      N2 fence                           (SeqCst)
 //!  W3 try the ring again                        N3 waiting = 0? done               (Relaxed)
-//!  W4 sleep until taken off the list            N4 take up to k off the list, wake each
+//!  W4 sleep until taken off the list            N4 take a few off the list, wake each
+//!  W5 try again; was room, is room: wake the next
 //! ```
 //!
-//! **No lost wake-up.** The two fences have one order. W2 first: N3 sees W1 and N4 finds the waiter. N2 first: W3 sees
-//! N1, so there is room (or another producer took it, and then that slot will be freed in its turn). Closing sets its
-//! bit, then does N2 to N4 for everyone.
+//! **No lost wake-up.** The two fences have one order. W2 first: N3 sees W1 and N4 finds the waiter, or one before it.
+//! N2 first: W3 sees N1, so there is room (or another producer took it, and then that slot will be freed in its turn).
+//! Closing sets its bit, then does N2 to N4 for everyone.
+//!
+//! **Nobody sleeps beside room.** N4 wakes a few only: with many waiters the flusher would spend its time waking them,
+//! and most would find the ring full again. Each one that finds room, and leaves room, wakes the next: waking goes on as
+//! long as there is room, on the producers' time. What W5 does not see of room was freed by a later run, whose N3 sees
+//! the waiters.
 //!
 //! **No wake-up is swallowed.** A waiter that leaves for another reason (it found room at W3, or its time came) looks
 //! whether it is still on the list. If not, a wake-up was meant for it: it uses it for one more try at the ring, or
@@ -29,7 +35,7 @@ use crossbeam_utils::CachePadded;
 
 use super::parker::Parker;
 use crate::clock::Clock;
-use crate::sync::{AtomicUsize, Mutex, Ordering, fence, lock, mutated};
+use crate::sync::{AtomicUsize, Mutex, Ordering, WAKES_AT_ONCE, fence, lock, mutated};
 
 /// The list; one beside each ring.
 pub struct WaitList {
@@ -63,10 +69,11 @@ impl WaitList {
     }
 
     /// Calls `attempt` until it returns something, sleeping in between until there may be room. `None` when the time
-    /// came first.
+    /// came first. `room` says whether there is room for another producer's item.
     pub fn wait<R>(
         &self,
         until: Option<Instant>,
+        room: impl Fn() -> bool,
         mut attempt: impl FnMut() -> Option<R>,
     ) -> Option<R> {
         let mut place = Place::Back;
@@ -95,30 +102,39 @@ impl WaitList {
                 self.recycle(parker);
             }
             match attempt() {
-                Some(done) => return Some(done),
+                Some(done) => {
+                    if self.len() != 0 && room() && !mutated("no_next") {
+                        self.wake(1); // W5
+                    }
+                    return Some(done);
+                }
                 None if woken => place = Place::Front,
                 None => return None,
             }
         }
     }
 
-    /// To be called after `slots` slots were freed: wakes as many waiters.
+    /// To be called after `slots` slots were freed.
     #[inline]
     pub fn freed(&self, slots: usize) {
-        if !mutated("no_fence_notify") {
-            fence(Ordering::SeqCst); // N2, pairs with W2
-        }
-        if self.waiting.load(Ordering::Relaxed) != 0 {
-            self.wake(if mutated("wake_one_of_run") { 1 } else { slots }); // N3, N4
-        }
+        self.announce(slots.min(WAKES_AT_ONCE));
     }
 
     /// To be called after the ring was closed: wakes everyone.
     pub fn closed(&self) {
-        if mutated("close_no_notify") {
-            return;
+        if !mutated("close_no_notify") {
+            self.announce(if mutated("close_wakes_one") { 1 } else { usize::MAX });
         }
-        self.freed(usize::MAX);
+    }
+
+    #[inline]
+    fn announce(&self, wakes: usize) {
+        if !mutated("no_fence_notify") {
+            fence(Ordering::SeqCst); // N2, pairs with W2
+        }
+        if self.waiting.load(Ordering::Relaxed) != 0 {
+            self.wake(wakes); // N3, N4
+        }
     }
 
     /// How many wait.
