@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::{Census, Gate, LONG, Log, Rng, Tracked, assert_balances, null_sinks, sink_of, until};
 use sluicegate::{
-    AddError, AddReason, Batch, Batcher, Shutdown, Sink, Stuck, WriteContext, WriteError, sink,
+    AddError, AddReason, Batch, Batcher, LeftBehind, Shutdown, Sink, Stuck, WriteContext,
+    WriteError, sink,
 };
 
 fn gated(gate: &Gate, log: &Log<u64>) -> impl sluicegate::SinkFactory<u64> + use<> {
@@ -145,7 +146,9 @@ fn one_hung_flusher_does_not_keep_the_other_from_draining() {
     let report = batcher.shutdown(Duration::ZERO);
     assert_eq!((report.tally.flushed_ok, report.tally.unknown), (19, 1));
     assert_eq!(report.unflushed, []);
-    assert_eq!(report.left_behind.len(), 1);
+    // The other one may be just closing its sink.
+    let hung = |left: &&LeftBehind| matches!(left.stuck, Stuck::Writing { items: 1, .. });
+    assert_eq!(report.left_behind.iter().filter(hung).count(), 1);
     gate.open();
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Log, Rng, assert_balances, sink_of};
+use common::{Gate, Going, LONG, Log, Rng, assert_balances, sink_of};
 use sluicegate::{Batch, Batcher, FlushError, WriteContext, WriteError};
 
 #[test]
@@ -52,6 +52,7 @@ fn a_flush_covers_every_add_that_has_returned_while_others_go_on() {
                     }
                 });
             }
+            let stop = Going::new(&others);
             let mut added = 0;
             for _ in 0..ROUNDS {
                 for _ in 0..rng.below(20) {
@@ -63,7 +64,7 @@ fn a_flush_covers_every_add_that_has_returned_while_others_go_on() {
                 assert_balances(&tally);
                 assert!(tally.flushed_ok >= added);
             }
-            others.store(false, Ordering::Relaxed);
+            drop(stop);
         });
         assert!(batcher.shutdown(LONG).is_clean());
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Rng, assert_balances, sink_of};
+use common::{Gate, Going, LONG, Rng, assert_balances, sink_of};
 use sluicegate::{
     Applied, Batch, Batcher, FlushReason, Stats, Tally, TestClock, WriteContext, WriteError, sink,
 };
@@ -66,6 +66,7 @@ fn every_snapshot_adds_up_while_everything_goes_on_and_fails() {
             .unwrap();
         let going = AtomicBool::new(true);
         thread::scope(|scope| {
+            let stop = Going::new(&going);
             for _ in 0..2 {
                 scope.spawn(|| {
                     let (mut tally, mut batches) = (Tally::default(), 0);
@@ -94,7 +95,7 @@ fn every_snapshot_adds_up_while_everything_goes_on_and_fails() {
             producers.into_iter().for_each(|producer| producer.join().unwrap());
             let tally = batcher.flush(LONG).unwrap();
             assert_eq!((tally.enqueued, tally.in_flight), (20_000, 0));
-            going.store(false, Ordering::Relaxed);
+            drop(stop);
         });
         let report = batcher.shutdown(LONG);
         assert_consistent(&report.stats);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, LONG, Rng, Tracked, assert_balances};
+use common::{Census, Going, LONG, Rng, Tracked, assert_balances};
 use sluicegate::{
     AddReason, Applied, Batch, Batcher, FailedItem, FlushWhen, Producer, Shutdown, WriteContext,
     WriteError, sink,
@@ -106,6 +106,7 @@ impl Run {
             }
             thread::scope(|watchers| {
                 let (batcher, going, mut rng) = (&batcher, &going, rng.fork());
+                let _stop = Going::new(going);
                 watchers.spawn(move || {
                     while going.load(Ordering::Relaxed) {
                         assert_balances(&batcher.stats().tally);
@@ -116,7 +117,6 @@ impl Run {
                     }
                 });
                 until_done(&producers);
-                going.store(false, Ordering::Relaxed);
             });
             self.finish(batcher, producers, false)
         });

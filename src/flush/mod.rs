@@ -12,6 +12,9 @@
 mod flusher;
 mod ledger;
 mod node;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;
 mod write;
 
 use std::cell::RefCell;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,6 +101,22 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     while !so() {
         assert!(Instant::now() < end, "waited too long: {what}");
         thread::yield_now();
+    }
+}
+
+/// Tells other threads to go on, and to stop when it is dropped: a failed assertion must not leave them running.
+pub struct Going<'a>(&'a AtomicBool);
+
+impl<'a> Going<'a> {
+    pub fn new(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Relaxed);
+        Self(flag)
+    }
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
