@@ -1,6 +1,7 @@
-//! Measures items/s from `add` to the sink: one producer, one flusher, `u64` items, batches of 512, a sink that folds
-//! them. Not: opening and closing the engine (a fixed cost per sample, spread over its items), cold caches. Clock: first
-//! add to the end of the last write. Every sample checks count and sum.
+//! Measures items/s from `add` to the sink: one producer, one flusher, `u64` items, batches of 512,
+//! a sink that folds them. Not: opening and closing the engine (a fixed cost per sample, spread
+//! over its items), cold caches. Clock: first add to the end of the last write. Every sample checks
+//! count and sum.
 
 use std::hint::black_box;
 use std::sync::Arc;

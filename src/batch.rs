@@ -1,9 +1,11 @@
-//! What a sink is given: a [`Batch`], the [`BatchId`] that names it, and the [`FlushReason`] that closed it.
+//! What a sink is given: a [`Batch`], the [`BatchId`] that names it, and the [`FlushReason`] that
+//! closed it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Names a batch of one engine: 1 for the first, then counting up in the order in which batches were formed.
+/// Names a batch of one engine: 1 for the first, then counting up in the order in which batches
+/// were formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(pub(crate) u64);
 
@@ -30,7 +32,8 @@ pub enum FlushReason {
     Bytes,
     /// Its first item is `max_batch_delay` old.
     Time,
-    /// A flusher was free and the engine flushes when idle ([`FlushWhen::Idle`](crate::FlushWhen::Idle)).
+    /// A flusher was free and the engine flushes when idle
+    /// ([`FlushWhen::Idle`](crate::FlushWhen::Idle)).
     Idle,
     /// A caller asked for a flush.
     Flush,
@@ -67,7 +70,8 @@ impl fmt::Display for FlushReason {
     }
 }
 
-/// The items that a [`Sink`](crate::Sink) is to write in one call, in the order in which they were added.
+/// The items that a [`Sink`](crate::Sink) is to write in one call, in the order in which they were
+/// added.
 ///
 /// Never empty. Dereferences to the slice of items.
 pub struct Batch<T> {
@@ -109,7 +113,8 @@ impl<T> Batch<T> {
         (self.items.len() + self.spoiled.len()) as u64
     }
 
-    /// Sum of the items' weights in bytes, as the builder's `weight` function gives them; 0 without one.
+    /// Sum of the items' weights in bytes, as the builder's `weight` function gives them; 0 without
+    /// one.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes

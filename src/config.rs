@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::ring::{CAPACITY_MAX, CAPACITY_MIN};
 
-/// Longest `max_batch_delay` without `allow_long_delay`: what waits that long in memory is lost with the process.
+/// Longest `max_batch_delay` without `allow_long_delay`: what waits that long in memory is lost
+/// with the process.
 pub const LONG_DELAY: Duration = Duration::from_secs(60);
 
 /// The most flushers that an engine may have.
@@ -152,7 +153,8 @@ impl fmt::Display for ConfigError {
         match self {
             Self::QueueDepth { got } => write!(
                 f,
-                "{got} is not a power of two from {CAPACITY_MIN} to {CAPACITY_MAX} that fits in memory"
+                "{got} is not a power of two from {CAPACITY_MIN} to {CAPACITY_MAX} that fits in \
+                 memory"
             ),
             Self::BatchOverQueueDepth { max_batch_size, queue_depth } => write!(
                 f,

@@ -16,8 +16,8 @@ pub fn guarded<R>(call: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-/// Drops the caller's values, first to last; returns how many of them panicked. Left to themselves, the second panic
-/// while the first unwinds would abort the process.
+/// Drops the caller's values, first to last; returns how many of them panicked. Left to themselves,
+/// the second panic while the first unwinds would abort the process.
 pub fn drop_each<V>(values: &mut Vec<V>) -> u64 {
     let mut panics = 0;
     if mem::needs_drop::<V>() {

@@ -1,5 +1,5 @@
-//! Sluicegate takes single items from many threads, holds them a bounded time, hands them to a sink in batches, and
-//! accounts for every one.
+//! Sluicegate takes single items from many threads, holds them a bounded time, hands them to a sink
+//! in batches, and accounts for every one.
 //!
 //! | room | what is in it |
 //! |---|---|

@@ -1,10 +1,12 @@
 //! The loom door: the only way to atomics, cells, locks and waiting in this crate.
 //!
-//! Three worlds share one face: the real one, `--cfg loom` (every interleaving of a small model) and `--cfg shuttle`
-//! (random schedules of larger ones). `ci/rooms.sh` bans the originals, so nothing slips past the models.
+//! Three worlds share one face: the real one, `--cfg loom` (every interleaving of a small model)
+//! and `--cfg shuttle` (random schedules of larger ones). `ci/rooms.sh` bans the originals, so
+//! nothing slips past the models.
 //!
-//! [`weaken`] and [`mutated`] plant bugs: under `--cfg loom` the environment variable `SLUICEGATE_MUTANT` names the one
-//! to plant, and a model has to find it. In the real world both are constants and leave no trace in the code.
+//! [`weaken`] and [`mutated`] plant bugs: under `--cfg loom` the environment variable
+//! `SLUICEGATE_MUTANT` names the one to plant, and a model has to find it. In the real world both
+//! are constants and leave no trace in the code.
 
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
@@ -74,7 +76,8 @@ mod imp {
         PLANTED.get_or_init(|| std::env::var("SLUICEGATE_MUTANT").ok()).as_deref() == Some(mutant)
     }
 
-    /// The mutant's name alone takes the whole ordering away; with `:acquire` or `:release` after it, that half is left.
+    /// The mutant's name alone takes the whole ordering away; with `:acquire` or `:release` after
+    /// it, that half is left.
     pub fn weaken(mutant: &str, ordering: Ordering) -> Ordering {
         if mutated(mutant) {
             Ordering::Relaxed
@@ -87,7 +90,8 @@ mod imp {
         }
     }
 
-    /// loom has no clock. A deadline that never comes turns a lost wake-up into a deadlock, which it reports.
+    /// loom has no clock. A deadline that never comes turns a lost wake-up into a deadlock, which
+    /// it reports.
     pub fn wait_timeout<'a, T>(
         condvar: &Condvar,
         guard: MutexGuard<'a, T>,
@@ -140,8 +144,8 @@ pub use std::sync::atomic::Ordering;
 
 use std::sync::TryLockError;
 
-/// Locks, whether or not a thread has panicked under the lock: no user code runs under one, and what it guards is
-/// consistent between any two statements.
+/// Locks, whether or not a thread has panicked under the lock: no user code runs under one, and
+/// what it guards is consistent between any two statements.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -162,8 +166,8 @@ pub fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a
 
 #[cfg(not(loom))]
 mod cell {
-    /// Has the face of `loom::cell::UnsafeCell`: the pointer lives inside the closure only, so that a model sees where
-    /// each access starts and ends.
+    /// Has the face of `loom::cell::UnsafeCell`: the pointer lives inside the closure only, so that
+    /// a model sees where each access starts and ends.
     #[repr(transparent)]
     pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
 

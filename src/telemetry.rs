@@ -19,8 +19,8 @@ pub struct Tally {
     pub flushed_fail: u64,
     /// Items let go on purpose, by a policy that the caller chose. None does so yet.
     pub dropped: u64,
-    /// Items written of which it cannot be known whether they took effect: the sink said so, panicked, or was left
-    /// behind.
+    /// Items written of which it cannot be known whether they took effect: the sink said so,
+    /// panicked, or was left behind.
     pub unknown: u64,
     /// Items that have met no fate yet: queued, in a batch, or handed back by shutdown.
     pub in_flight: u64,

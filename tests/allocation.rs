@@ -1,4 +1,5 @@
-//! Promise: in the steady state nothing is allocated, per item or per batch. Counted by the allocator itself.
+//! Promise: in the steady state nothing is allocated, per item or per batch. Counted by the
+//! allocator itself.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, unsafe_code)]
 
@@ -15,7 +16,8 @@ struct Counting;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: every call goes to the system's allocator as it is; counting touches no memory that is given out.
+// SAFETY: every call goes to the system's allocator as it is; counting touches no memory that is
+// given out.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -40,11 +42,13 @@ static ALLOCATOR: Counting = Counting;
 
 const ITEMS: u64 = 100_000;
 const RUN: u64 = 64;
-/// Buffers grow to their size when chance first asks for it: a batch that met a full queue, a producer that had to wait.
+/// Buffers grow to their size when chance first asks for it: a batch that met a full queue, a
+/// producer that had to wait.
 const ROUNDS_MAX: u64 = 100;
 
-/// Sends `ITEMS` items through, again and again until the whole process has allocated nothing meanwhile. Returns the
-/// allocations of the last round, and its batches. What is allocated per item or batch is allocated in every round.
+/// Sends `ITEMS` items through, again and again until the whole process has allocated nothing
+/// meanwhile. Returns the allocations of the last round, and its batches. What is allocated per
+/// item or batch is allocated in every round.
 fn measure(builder: Builder<u64>, runs: bool) -> (u64, u64) {
     let batcher = builder.max_batch_size(128).queue_depth(1024).spawn(null_sinks()).unwrap();
     let producer = batcher.producer();

@@ -1,5 +1,5 @@
-//! Promise: closing takes nothing more and gives back what waits; shutdown returns by its deadline, whatever the sink
-//! does, and says of every item where it is.
+//! Promise: closing takes nothing more and gives back what waits; shutdown returns by its deadline,
+//! whatever the sink does, and says of every item where it is.
 
 #![allow(clippy::unwrap_used)]
 
@@ -371,7 +371,7 @@ fn sinks_learn_the_deadline_once_there_is_one() {
     batcher.producer().add(0).unwrap();
     gate.wait_for(1);
     let producer = batcher.producer();
-    (1..3).for_each(|item| producer.add(item).unwrap()); // full: the next says so, or that it is closed
+    (1..3).for_each(|item| producer.add(item).unwrap()); // full: the next says so, or "closed"
     thread::scope(|scope| {
         let shutdown = scope.spawn(move || batcher.shutdown(LONG));
         until("it is closed", || {
@@ -454,7 +454,8 @@ fn one_life(rng: &mut Rng) {
     until("every item is dropped", || census.made() == census.dropped());
 }
 
-/// Adds one item or several in one of the ways; false once the engine is closed. `next` moves on by what was taken.
+/// Adds one item or several in one of the ways; false once the engine is closed. `next` moves on by
+/// what was taken.
 fn add_some(
     producer: &sluicegate::Producer<Tracked>,
     census: &Census,

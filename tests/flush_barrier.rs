@@ -1,5 +1,5 @@
-//! Promise: when `flush` returns `Ok`, each item added before the call has met its fate; later ones are not waited for;
-//! and it never waits for itself.
+//! Promise: when `flush` returns `Ok`, each item added before the call has met its fate; later ones
+//! are not waited for; and it never waits for itself.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! Promise: on a full queue `add` waits and uses no core, the others say so in time, and whoever waits gets through.
+//! Promise: on a full queue `add` waits and uses no core, the others say so in time, and whoever
+//! waits gets through.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use common::{Gate, LONG, Log, null_sinks, sink_of, until};
 use sluicegate::{AddError, AddReason, Batch, Batcher, Producer, TestClock, WriteContext, sink};
 
-/// An engine whose sink holds the first item, and whose queue of `depth` is full: 0 is written, 1.. are queued.
+/// An engine whose sink holds the first item, and whose queue of `depth` is full: 0 is written, 1..
+/// are queued.
 fn full(depth: usize) -> (Batcher<u64>, Gate, Log<u64>) {
     let (gate, log) = (Gate::new(), Log::new());
     let (door, record) = (gate.clone(), log.clone());
@@ -224,7 +226,7 @@ fn from_the_sink_it_is_an_error_and_no_deadlock() {
             let Some(producer) = inside.lock().unwrap().take() else { return Ok(()) };
             let mut many = vec![14, 15, 16];
             let mut answers = note.lock().unwrap();
-            answers.push(producer.add(10).map_err(|e| e.reason())); // the batch has left: there is room
+            answers.push(producer.add(10).map_err(|e| e.reason())); // there is room
             answers.push(producer.add(11).map_err(|e| e.reason()));
             answers.push(producer.add(12).map_err(|e| e.reason()));
             answers.push(producer.add_timeout(13, LONG).map_err(|e| e.reason()));

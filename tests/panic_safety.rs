@@ -1,4 +1,5 @@
-//! Promise: a panic of the caller's code, wherever the engine calls it, costs the item at hand and nothing else.
+//! Promise: a panic of the caller's code, wherever the engine calls it, costs the item at hand and
+//! nothing else.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! Promise: the engine's sleeping and waking is its own. A sink may park and unpark its thread as it likes.
+//! Promise: the engine's sleeping and waking is its own. A sink may park and unpark its thread as
+//! it likes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
-//! Promise: the queue alone, between many producers and many consumers, loses nothing, doubles nothing, keeps the order
-//! of each producer, and once closed says exactly how many items there were.
+//! Promise: the queue alone, between many producers and many consumers, loses nothing, doubles
+//! nothing, keeps the order of each producer, and once closed says exactly how many items there
+//! were.
 
 #![allow(clippy::unwrap_used)]
 

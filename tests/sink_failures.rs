@@ -1,4 +1,5 @@
-//! Promise: whatever a sink answers, each item of its batch meets one fate and is told of at most once.
+//! Promise: whatever a sink answers, each item of its batch meets one fate and is told of at most
+//! once.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,7 +49,8 @@ fn end(end: End) -> Result<(), WriteError> {
     }
 }
 
-/// Each answer a sink can give for a batch of four: 4 ends x 3^4 marks, with and without `on_failed`.
+/// Each answer a sink can give for a batch of four: 4 ends x 3^4 marks, with and without
+/// `on_failed`.
 #[test]
 fn every_answer_gives_every_item_its_fate() {
     for end in [End::Ok, End::Failed, End::Unknown, End::Panic] {

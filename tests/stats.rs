@@ -1,4 +1,5 @@
-//! Promise: the tally adds up in every snapshot, at any moment; and the other figures are what they say they are.
+//! Promise: the tally adds up in every snapshot, at any moment; and the other figures are what they
+//! say they are.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,7 @@
-//! Everything at once, for as long as `SLUICEGATE_STRESS` says (seconds; 20 unless told): threads that add in every way
-//! with random pauses, several flushers, small queues, sinks that fail in every way, flushes, snapshots, and a close at a
-//! random moment. After each run every item is accounted for: count, sum, order per producer, and dropped exactly once.
+//! Everything at once, for as long as `SLUICEGATE_STRESS` says (seconds; 20 unless told): threads
+//! that add in every way with random pauses, several flushers, small queues, sinks that fail in
+//! every way, flushes, snapshots, and a close at a random moment. After each run every item is
+//! accounted for: count, sum, order per producer, and dropped exactly once.
 
 #![allow(clippy::unwrap_used)]
 

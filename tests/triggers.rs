@@ -1,5 +1,5 @@
-//! Promise: a batch is closed by its size, its bytes, the age of its first item, idleness, a flush or the end, and by
-//! nothing else; never empty, never late, never too large.
+//! Promise: a batch is closed by its size, its bytes, the age of its first item, idleness, a flush
+//! or the end, and by nothing else; never empty, never late, never too large.
 
 #![allow(clippy::unwrap_used)]
 

@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 thread_local! {
-    /// Drops of each item made. loom and shuttle run all threads of a model on one thread of the OS, so this sees them
-    /// all, and it takes no part in the model.
+    /// Drops of each item made. loom and shuttle run all threads of a model on one thread of the
+    /// OS, so this sees them all, and it takes no part in the model.
     static DROPS: RefCell<BTreeMap<u32, u32>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Items of one producer: its number, then theirs.
 const PER_PRODUCER: u32 = 1000;
 
-/// A plain number, so that a model of a broken ring may read it from memory that was never written, and be told so.
+/// A plain number, so that a model of a broken ring may read it from memory that was never written,
+/// and be told so.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Item(u32);
 

@@ -1,5 +1,5 @@
-//! What the models of loom and of shuttle share: items whose every drop is counted, and an engine's parts without its
-//! threads.
+//! What the models of loom and of shuttle share: items whose every drop is counted, and an engine's
+//! parts without its threads.
 
 #![cfg_attr(any(loom, shuttle), allow(missing_docs))]
 

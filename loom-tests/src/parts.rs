@@ -11,9 +11,11 @@ use crate::Item;
 
 pub type Parts = Arc<Shared<Item>>;
 
-/// The parts of an engine. No trigger but size, flush and closing, so nothing depends on the clock: it only stamps.
+/// The parts of an engine. No trigger but size, flush and closing, so nothing depends on the clock:
+/// it only stamps.
 ///
-/// The clock is the real one: with a test clock a full queue is an error at once, for there is no flusher to wait for.
+/// The clock is the real one: with a test clock a full queue is an error at once, for there is no
+/// flusher to wait for.
 pub fn parts(queue_depth: usize, max_batch_size: usize, flushers: usize) -> Parts {
     let clock = Clock::Monotonic;
     let triggers = Triggers {

@@ -1,9 +1,9 @@
-//! Models of the protocols: loom runs every interleaving, and every value that a weak memory may give, within a bound
-//! on preemptions (2 unless `LOOM_MAX_PREEMPTIONS` says otherwise).
+//! Models of the protocols: loom runs every interleaving, and every value that a weak memory may
+//! give, within a bound on preemptions (2 unless `LOOM_MAX_PREEMPTIONS` says otherwise).
 //!
-//! Each module names what it forbids. `mutants.txt` names the bugs that each model must find; the README has figures.
-//! Where one thread waits for another, the model parks or yields: stock loom explores those shapes well, and misses
-//! races in others.
+//! Each module names what it forbids. `mutants.txt` names the bugs that each model must find; the
+//! README has figures. Where one thread waits for another, the model parks or yields: stock loom
+//! explores those shapes well, and misses races in others.
 
 #![cfg(loom)]
 
@@ -33,7 +33,8 @@ const PREEMPTIONS: usize = 2;
 /// A run with more steps than this is taken for one that spins for ever.
 const STEPS_MAX: usize = 20_000;
 
-/// Runs every interleaving of `body`, which must have joined its threads and let go of its items when it returns.
+/// Runs every interleaving of `body`, which must have joined its threads and let go of its items
+/// when it returns.
 pub fn model<F: Fn() + Send + Sync + 'static>(body: F) {
     let name = std::any::type_name::<F>().trim_start_matches("loom::").replace("::{{closure}}", "");
     let mut builder = loom::model::Builder::new();

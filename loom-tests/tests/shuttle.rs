@@ -1,7 +1,7 @@
 //! Shapes too big for loom, under random schedules: more threads, more items, every way to add.
 //!
-//! shuttle knows sequential consistency only, so this says nothing about memory orderings: loom checks those. A failure
-//! prints its schedule; `shuttle::replay` takes it.
+//! shuttle knows sequential consistency only, so this says nothing about memory orderings: loom
+//! checks those. A failure prints its schedule; `shuttle::replay` takes it.
 
 #![cfg(shuttle)]
 
@@ -43,7 +43,8 @@ fn run(name: &str, kind: &str, scheduler: impl Scheduler + 'static, body: fn()) 
     println!("{name}, {kind}: {SCHEDULES} schedules, {:.1} s", begin.elapsed().as_secs_f64());
 }
 
-/// What the sinks were given: position, producer, number. Of std, for it is no part of what is checked.
+/// What the sinks were given: position, producer, number. Of std, for it is no part of what is
+/// checked.
 type Seen = Arc<Mutex<Vec<(u64, u32, u32)>>>;
 
 fn flushers<const N: usize>(parts: &Parts, seen: &Seen) -> [JoinHandle<()>; N] {
@@ -78,7 +79,8 @@ fn numbers<const PRODUCERS: usize>(seen: &Seen) -> [Vec<u32>; PRODUCERS] {
     numbers
 }
 
-/// Adds `items` items in one of the ways there are, until the engine is closed; returns how many it took.
+/// Adds `items` items in one of the ways there are, until the engine is closed; returns how many it
+/// took.
 fn add_all(producer: &Producer<Item>, id: u32, items: u32) -> u32 {
     let mut left: Vec<_> = (0..items).map(|n| Item::new(id, n)).collect();
     let closed = |reason| assert_eq!(reason, AddReason::Closed);
@@ -124,7 +126,8 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     }
 }
 
-/// Four producers, each with another way to add, on a ring of four slots; two flushers; closing at any moment.
+/// Four producers, each with another way to add, on a ring of four slots; two flushers; closing at
+/// any moment.
 #[test]
 fn every_item_has_one_fate() {
     check("every_item_has_one_fate", || {
@@ -151,8 +154,8 @@ fn every_item_has_one_fate() {
     });
 }
 
-/// Every batch fills, and nobody flushes or closes before all is written: no wake-up but the batch's own, and none for
-/// producers but for slots freed.
+/// Every batch fills, and nobody flushes or closes before all is written: no wake-up but the
+/// batch's own, and none for producers but for slots freed.
 #[test]
 fn full_batches_need_no_help() {
     check("full_batches_need_no_help", || {
@@ -171,7 +174,8 @@ fn full_batches_need_no_help() {
     });
 }
 
-/// Three producers flush after each of their items, while two flushers write; batches never fill by themselves.
+/// Three producers flush after each of their items, while two flushers write; batches never fill by
+/// themselves.
 #[test]
 fn flush_covers_what_was_added() {
     check("flush_covers_what_was_added", || {
@@ -201,7 +205,8 @@ fn flush_covers_what_was_added() {
     });
 }
 
-/// Shutdown gives up at any moment: what was written, what is unknown and what is handed back make up everything.
+/// Shutdown gives up at any moment: what was written, what is unknown and what is handed back make
+/// up everything.
 #[test]
 fn giving_up_loses_nothing() {
     check("giving_up_loses_nothing", || {

@@ -38,7 +38,8 @@ pub struct View {
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing to do until the ring is claimed up to `position`, or the time has come, or there is news.
+    /// Nothing to do until the ring is claimed up to `position`, or the time has come, or there is
+    /// news.
     Wait { position: u64, until: Option<Instant> },
     /// Take items out of the ring, up to this position, then ask again.
     Drain { up_to: u64 },
@@ -54,8 +55,8 @@ pub struct Former<T> {
     weight: Option<Weight<T>>,
     marks: Marks,
     last_id: u64,
-    /// Position of the first item that is in no batch yet. The items from here on are, in this order, in `items` and
-    /// `spoiled`, in `carry`, and in the ring.
+    /// Position of the first item that is in no batch yet. The items from here on are, in this
+    /// order, in `items` and `spoiled`, in `carry`, and in the ring.
     first: u64,
     items: Vec<T>,
     bytes: u64,
@@ -67,8 +68,9 @@ pub struct Former<T> {
     spoiled: Vec<T>,
     /// Bytes of a typical item, to guess how many are missing.
     typical: u64,
-    /// Why this batch is to be closed, and with how many items: settled once. What comes while they are drained is for
-    /// the next batch, or under steady input an overdue batch would grow until it is full.
+    /// Why this batch is to be closed, and with how many items: settled once. What comes while they
+    /// are drained is for the next batch, or under steady input an overdue batch would grow until
+    /// it is full.
     cut: Option<(FlushReason, u64)>,
 }
 
@@ -160,15 +162,16 @@ impl<T> Former<T> {
         }
     }
 
-    /// What to wait for: the end of the batch, or, where bytes count, about as many items as still fit.
+    /// What to wait for: the end of the batch, or, where bytes count, about as many items as still
+    /// fit.
     fn want(&mut self, pending: u64) -> Step {
         let have = self.have();
         let mut want = self.triggers.max_batch_size as u64;
         if self.triggers.flush_when == FlushWhen::Idle {
             want = 1; // only reached when nothing is pending
         } else if let Some(max) = self.triggers.max_batch_bytes {
-            // A guess, so it looks no further ahead than the batch is long: heavier items than before are noticed
-            // when it has doubled.
+            // A guess, so it looks no further ahead than the batch is long: heavier items than
+            // before are noticed when it has doubled.
             let fit = max.saturating_sub(self.bytes).div_ceil(self.typical);
             want = want.min(have.saturating_add(fit.clamp(1, have.max(1))));
         }
@@ -208,7 +211,8 @@ impl<T> Former<T> {
         Ok(count)
     }
 
-    /// Moves carried items into the batch while they fit. An item that is too large by itself travels alone.
+    /// Moves carried items into the batch while they fit. An item that is too large by itself
+    /// travels alone.
     fn refill(&mut self) {
         let Some(weight) = self.weight.clone() else { return };
         let max = self.triggers.max_batch_bytes.unwrap_or(u64::MAX);

@@ -6,7 +6,8 @@ use std::time::Instant;
 /// Marks kept. More of them only sharpen the bound while many batches are waiting.
 const MARKS_MAX: usize = 64;
 
-/// Pairs (position, moment): no add at this position or later had returned before this moment. Both ascend.
+/// Pairs (position, moment): no add at this position or later had returned before this moment. Both
+/// ascend.
 pub struct Marks(VecDeque<(u64, Instant)>);
 
 impl Marks {
@@ -21,8 +22,8 @@ impl Marks {
         if self.0.back().is_some_and(|&(_, last)| moment <= last) {
             return;
         }
-        // A later moment for a position at or before an older mark's says more than that mark. The first mark stays,
-        // so that every position has one at or before it.
+        // A later moment for a position at or before an older mark's says more than that mark. The
+        // first mark stays, so that every position has one at or before it.
         while self.0.len() > 1 && self.0.back().is_some_and(|&(at, _)| at >= position) {
             self.0.pop_back();
         }
@@ -34,8 +35,8 @@ impl Marks {
         }
     }
 
-    /// The newest moment before which the add at `position` had not returned. Positions only ever go up, so marks
-    /// that are of no use for it are forgotten.
+    /// The newest moment before which the add at `position` had not returned. Positions only ever
+    /// go up, so marks that are of no use for it are forgotten.
     pub fn bound(&mut self, position: u64) -> Instant {
         while self.0.get(1).is_some_and(|&(at, _)| at <= position) {
             self.0.pop_front();

@@ -1,4 +1,5 @@
-//! The former against its promises, and where no bytes count, against a naive model that must agree batch by batch.
+//! The former against its promises, and where no bytes count, against a naive model that must agree
+//! batch by batch.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -148,7 +149,8 @@ impl Sim {
         Ok(None)
     }
 
-    /// What `Node::turn` does, with a check of each answer. `Some` when there is nothing to do until then.
+    /// What `Node::turn` does, with a check of each answer. `Some` when there is nothing to do
+    /// until then.
     fn turn(&mut self) -> Result<Option<Option<Instant>>, TestCaseError> {
         let view = self.view;
         self.former.mark(view.tail, view.now);
@@ -324,7 +326,8 @@ fn every_batch_keeps_every_promise() {
     runner(2_000).run(&(setup(), drains(), ops, any::<bool>()), run).unwrap();
 }
 
-/// What the former must do where no bytes count and the flusher sees every add at once, written as plainly as can be.
+/// What the former must do where no bytes count and the flusher sees every add at once, written as
+/// plainly as can be.
 #[derive(Default)]
 struct Model {
     pending: VecDeque<Item>,

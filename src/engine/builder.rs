@@ -45,32 +45,36 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Closes a batch before it exceeds this many bytes, as [`weight`](Self::weight) counts them. An item that is larger
-    /// by itself travels alone. How many items to wait for is a guess from the items before; heavier ones are noticed when
-    /// the batch has twice as many items as when it was last looked at, or when it is due.
+    /// Closes a batch before it exceeds this many bytes, as [`weight`](Self::weight) counts them.
+    /// An item that is larger by itself travels alone. How many items to wait for is a guess from
+    /// the items before; heavier ones are noticed when the batch has twice as many items as when it
+    /// was last looked at, or when it is due.
     #[must_use]
     pub fn max_batch_bytes(mut self, bytes: u64) -> Self {
         self.config.max_batch_bytes = Some(bytes);
         self
     }
 
-    /// Closes a batch when its first item is this old; `None` for no such trigger. Later items never reset it. A batch
-    /// is never closed later than this, but for the time that every flusher is busy in its sink and the wake-up latency
-    /// of a thread; it may be closed somewhat earlier after a busy time.
+    /// Closes a batch when its first item is this old; `None` for no such trigger. Later items
+    /// never reset it. A batch is never closed later than this, but for the time that every flusher
+    /// is busy in its sink and the wake-up latency of a thread; it may be closed somewhat earlier
+    /// after a busy time.
     #[must_use]
     pub fn max_batch_delay(mut self, delay: impl Into<Option<Duration>>) -> Self {
         self.config.max_batch_delay = delay.into();
         self
     }
 
-    /// Slots of the ring: so many items wait at most before `add` waits. A power of two, at least 2.
+    /// Slots of the ring: so many items wait at most before `add` waits. A power of two, at least
+    /// 2.
     #[must_use]
     pub fn queue_depth(mut self, items: usize) -> Self {
         self.config.queue_depth = items;
         self
     }
 
-    /// Threads that write, each with a sink of its own. With more than one, batches may be written out of order.
+    /// Threads that write, each with a sink of its own. With more than one, batches may be written
+    /// out of order.
     #[must_use]
     pub fn flushers(mut self, threads: usize) -> Self {
         self.config.flushers = threads;
@@ -91,32 +95,34 @@ impl<T: Send + 'static> Builder<T> {
         self
     }
 
-    /// Says how many bytes an item has. Called once or twice per item, on a flusher's thread; an item on which it panics
-    /// fails alone.
+    /// Says how many bytes an item has. Called once or twice per item, on a flusher's thread; an
+    /// item on which it panics fails alone.
     #[must_use]
     pub fn weight(mut self, weight: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.weight = Some(Arc::new(weight));
         self
     }
 
-    /// Takes each failed item, on the thread of its flusher, instead of the shutdown report. A flush barrier waits for
-    /// it. A panic of it is caught and counted; the item is gone then. It lives as long as the engine: should it hold a
-    /// [`Producer`](crate::Producer) of the same engine, the engine's memory is never freed.
+    /// Takes each failed item, on the thread of its flusher, instead of the shutdown report. A
+    /// flush barrier waits for it. A panic of it is caught and counted; the item is gone then. It
+    /// lives as long as the engine: should it hold a [`Producer`](crate::Producer) of the same
+    /// engine, the engine's memory is never freed.
     #[must_use]
     pub fn on_failed(mut self, take: impl Fn(FailedItem<T>) + Send + Sync + 'static) -> Self {
         self.on_failed = Some(Arc::new(take));
         self
     }
 
-    /// How many failed items are kept for [`Shutdown::failed`](crate::Shutdown::failed) when nobody takes them: 65,536
-    /// unless told otherwise. Further ones are dropped, counted and warned of.
+    /// How many failed items are kept for [`Shutdown::failed`](crate::Shutdown::failed) when nobody
+    /// takes them: 65,536 unless told otherwise. Further ones are dropped, counted and warned of.
     #[must_use]
     pub fn failed_kept(mut self, items: usize) -> Self {
         self.config.failed_kept = items;
         self
     }
 
-    /// Starts the engine: opens a sink on the thread of each flusher, and returns when all are open.
+    /// Starts the engine: opens a sink on the thread of each flusher, and returns when all are
+    /// open.
     ///
     /// ```
     /// use sluicegate::{Batcher, SpawnError, WriteError, sink::NullSink};
@@ -176,7 +182,8 @@ impl<T: Send + 'static> Builder<T> {
         }
     }
 
-    /// Makes an engine without threads, driven by the caller, with a clock of the caller's; see [`Pump`].
+    /// Makes an engine without threads, driven by the caller, with a clock of the caller's; see
+    /// [`Pump`].
     ///
     /// # Errors
     /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` is read as 1.

@@ -1,4 +1,5 @@
-//! The engine as its user sees it: [`Builder`], [`Batcher`], [`Producer`], [`Shutdown`] and the thread-less [`Pump`].
+//! The engine as its user sees it: [`Builder`], [`Batcher`], [`Producer`], [`Shutdown`] and the
+//! thread-less [`Pump`].
 
 mod builder;
 mod producer;
@@ -24,11 +25,11 @@ use crate::telemetry::{Stats, Tally};
 
 const DROP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The unique owner of an engine. Producers add items, flushers hand them to the sink in batches, and this is where to
-/// flush, look at the figures, and shut down.
+/// The unique owner of an engine. Producers add items, flushers hand them to the sink in batches,
+/// and this is where to flush, look at the figures, and shut down.
 ///
-/// Dropped without [`shutdown`](Self::shutdown) it closes, drains for at most [`Batcher::DROP_DEADLINE`], and warns
-/// through `tracing`.
+/// Dropped without [`shutdown`](Self::shutdown) it closes, drains for at most
+/// [`Batcher::DROP_DEADLINE`], and warns through `tracing`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,8 +79,9 @@ impl<T: Send + 'static> Batcher<T> {
         Producer::new(Arc::clone(&self.shared))
     }
 
-    /// Waits until every item added before this call has met its fate, or `timeout` has passed. Adds go on meanwhile
-    /// and are not waited for. Open batches are written at once, with reason `flush`.
+    /// Waits until every item added before this call has met its fate, or `timeout` has passed.
+    /// Adds go on meanwhile and are not waited for. Open batches are written at once, with reason
+    /// `flush`.
     ///
     /// # Errors
     /// [`FlushError::Timeout`] carries the tally of that moment; the items go on to their fate.
@@ -98,8 +100,8 @@ impl<T: Send + 'static> Batcher<T> {
         }
     }
 
-    /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get their items back.
-    /// Returns at once; harmless when called again.
+    /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get
+    /// their items back. Returns at once; harmless when called again.
     pub fn close(&self) {
         self.shared.node.close();
     }
@@ -122,13 +124,16 @@ impl<T: Send + 'static> Batcher<T> {
         self.shared.ledger.stats(&self.shared.node)
     }
 
-    /// Closes, writes what was added, and waits for it: until every item has met its fate, or `deadline` has passed.
+    /// Closes, writes what was added, and waits for it: until every item has met its fate, or
+    /// `deadline` has passed.
     ///
     /// At the deadline no further write starts. Items that were not written are handed back in
-    /// [`Shutdown::unflushed`]. A sink that has not returned 50 ms later is left behind with its batch, whose items count
-    /// as `unknown`; its thread cannot be ended and stays until the sink returns.
+    /// [`Shutdown::unflushed`]. A sink that has not returned 50 ms later is left behind with its
+    /// batch, whose items count as `unknown`; its thread cannot be ended and stays until the sink
+    /// returns.
     ///
-    /// Called from this engine's own sink or callback it does not wait for the calling flusher, which is left behind.
+    /// Called from this engine's own sink or callback it does not wait for the calling flusher,
+    /// which is left behind.
     ///
     /// A second shutdown does not compile:
     ///

@@ -10,11 +10,11 @@ use crate::flush::{Node, Serving, Shared};
 use crate::ring::{Front, PushError, RunError};
 use crate::sync::Backoff;
 
-/// Adds items to an engine, from any thread. Cheap to clone. Items added through it by one thread reach the ring in the
-/// order of the calls.
+/// Adds items to an engine, from any thread. Cheap to clone. Items added through it by one thread
+/// reach the ring in the order of the calls.
 ///
-/// An item that is not added comes back in the error. An add that has returned `Ok` counts as `enqueued`, and its item
-/// meets exactly one fate.
+/// An item that is not added comes back in the error. An add that has returned `Ok` counts as
+/// `enqueued`, and its item meets exactly one fate.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
 }
@@ -43,8 +43,9 @@ impl<T> Producer<T> {
     /// Adds an item; waits while the queue is full: a few microseconds awake, then asleep.
     ///
     /// # Errors
-    /// [`AddError::Closed`], also when the engine is closed while this waits. [`AddError::Reentrant`] instead of
-    /// waiting on a flusher's own thread; [`AddError::Full`] instead of waiting for a [`Pump`](crate::Pump).
+    /// [`AddError::Closed`], also when the engine is closed while this waits.
+    /// [`AddError::Reentrant`] instead of waiting on a flusher's own thread; [`AddError::Full`]
+    /// instead of waiting for a [`Pump`](crate::Pump).
     #[inline]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
         match self.push(item) {
@@ -78,8 +79,8 @@ impl<T> Producer<T> {
         }
     }
 
-    /// Adds an item; waits at most until `deadline` while the queue is full. Takes it without waiting if there is room,
-    /// even when the deadline has passed.
+    /// Adds an item; waits at most until `deadline` while the queue is full. Takes it without
+    /// waiting if there is room, even when the deadline has passed.
     ///
     /// # Errors
     /// As [`add_timeout`](Self::add_timeout).
@@ -91,8 +92,9 @@ impl<T> Producer<T> {
         }
     }
 
-    /// Adds all items, oldest first, as many at a time as there is room for, each such run with one claim. Waits while
-    /// the queue is full. Items of other producers may come between runs, never within one. Returns how many: all.
+    /// Adds all items, oldest first, as many at a time as there is room for, each such run with one
+    /// claim. Waits while the queue is full. Items of other producers may come between runs, never
+    /// within one. Returns how many: all.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -106,7 +108,8 @@ impl<T> Producer<T> {
     /// ```
     ///
     /// # Errors
-    /// As [`add`](Self::add). [`AddManyError::added`] says how many are in; the others stay in `items`.
+    /// As [`add`](Self::add). [`AddManyError::added`] says how many are in; the others stay in
+    /// `items`.
     pub fn add_many(&self, items: &mut Vec<T>) -> Result<usize, AddManyError> {
         let mut front = Front::new(items);
         loop {
@@ -132,8 +135,8 @@ impl<T> Producer<T> {
         }
     }
 
-    /// Adds as many items from the front of `items` as there is room for now, with one claim. Returns how many; the
-    /// others stay in `items`. Never waits.
+    /// Adds as many items from the front of `items` as there is room for now, with one claim.
+    /// Returns how many; the others stay in `items`. Never waits.
     ///
     /// # Errors
     /// [`AddReason::Closed`]; a full queue is no error but a count of 0.

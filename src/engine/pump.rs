@@ -15,8 +15,8 @@ use crate::telemetry::{Stats, Tally};
 /// The one flusher of a pump.
 const FLUSHER: Flusher = Flusher { index: 0 };
 
-/// An engine that does nothing by itself: each [`step`](Self::step) does what a flusher's thread would do next, at the
-/// time that a [`TestClock`] shows. Same ring, same triggers, same ledger.
+/// An engine that does nothing by itself: each [`step`](Self::step) does what a flusher's thread
+/// would do next, at the time that a [`TestClock`] shows. Same ring, same triggers, same ledger.
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,13 +63,15 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
         Self { shared: Arc::new(shared), writer, buffer: Vec::new(), clock }
     }
 
-    /// A handle to add items with. Adding to a full queue fails with `Full` at once: nobody would make room meanwhile.
+    /// A handle to add items with. Adding to a full queue fails with `Full` at once: nobody would
+    /// make room meanwhile.
     #[must_use]
     pub fn producer(&self) -> Producer<T> {
         Producer::new(Arc::clone(&self.shared))
     }
 
-    /// The sink; `None` after it has panicked: a pump has no factory to open it anew, and its batches fail from then on.
+    /// The sink; `None` after it has panicked: a pump has no factory to open it anew, and its
+    /// batches fail from then on.
     pub fn sink(&mut self) -> Option<&mut S> {
         self.writer.sink()
     }
@@ -112,8 +114,8 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
         if node.ring.pushed() > former.first() { former.due() } else { None }
     }
 
-    /// Moves the clock on by `time`, stopping at each moment at which a batch is due to write it then. Returns how many
-    /// batches were written.
+    /// Moves the clock on by `time`, stopping at each moment at which a batch is due to write it
+    /// then. Returns how many batches were written.
     pub fn advance(&mut self, time: Duration) -> usize {
         let end = self.clock.now().checked_add(time);
         let mut batches = self.run();

@@ -12,15 +12,16 @@ use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
 use crate::telemetry::{Stats, Tally};
 
-/// How long past its deadline shutdown waits for flushers to come back, once no write starts any more.
+/// How long past its deadline shutdown waits for flushers to come back, once no write starts any
+/// more.
 const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// What became of everything; the last word of [`Batcher::shutdown`].
 #[derive(Debug)]
 #[must_use = "it holds the items that were not flushed"]
 pub struct Shutdown<T> {
-    /// Where the items are. `in_flight` are those in `unflushed`, and those that a stopped producer had claimed a slot
-    /// for and never published.
+    /// Where the items are. `in_flight` are those in `unflushed`, and those that a stopped producer
+    /// had claimed a slot for and never published.
     pub tally: Tally,
     /// The figures of the whole run.
     pub stats: Stats,
@@ -36,7 +37,8 @@ pub struct Shutdown<T> {
     pub close_errors: Vec<(Flusher, WriteError)>,
 }
 
-/// A flusher that did not come back from the caller's code in time; its thread lives on until that returns.
+/// A flusher that did not come back from the caller's code in time; its thread lives on until that
+/// returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftBehind {
@@ -69,7 +71,8 @@ pub enum Stuck {
 }
 
 impl<T> Shutdown<T> {
-    /// Whether every item was flushed, every flusher came back and every sink closed without an error.
+    /// Whether every item was flushed, every flusher came back and every sink closed without an
+    /// error.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.tally.flushed_ok == self.tally.enqueued
@@ -94,8 +97,8 @@ impl<T> Batcher<T> {
             node.stop();
             left = ledger.leave_behind(|flusher, _| here == Some(flusher));
         }
-        // A write that is just about to end should not count as unknown, and flushers without one hand
-        // back what they hold.
+        // A write that is just about to end should not count as unknown, and flushers without one
+        // hand back what they hold.
         let give_up = node.clock.now() + STOP_GRACE;
         ledger.wait_ended(Some(give_up), None);
         left.extend(ledger.leave_behind(|_, _| true));
@@ -121,8 +124,8 @@ impl<T> Batcher<T> {
         index.map(|index| Flusher { index })
     }
 
-    /// Joins the threads that have ended; the others are left to themselves: those left behind, and any that is held up
-    /// by the destructor of a thread-local.
+    /// Joins the threads that have ended; the others are left to themselves: those left behind, and
+    /// any that is held up by the destructor of a thread-local.
     fn join(&mut self, give_up: Instant) {
         let now = || self.shared.node.clock.now();
         for (index, thread) in mem::take(&mut self.threads).into_iter().enumerate() {

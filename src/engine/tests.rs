@@ -1,5 +1,5 @@
-//! A producer that the system stops between claiming a slot and publishing its item: what is before it flows, what is
-//! behind it waits, and nothing is called done that is not.
+//! A producer that the system stops between claiming a slot and publishing its item: what is before
+//! it flows, what is behind it waits, and nothing is called done that is not.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -44,7 +44,8 @@ where
     T: Send + 'static,
     F: SinkFactory<T>,
 {
-    /// The whole life of a flusher: open, then collect and write until there is nothing more, then close.
+    /// The whole life of a flusher: open, then collect and write until there is nothing more, then
+    /// close.
     pub fn run(self) {
         let Self { shared, factory, flusher, opened } = self;
         let shared = &*shared;

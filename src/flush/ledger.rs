@@ -1,4 +1,5 @@
-//! The ledger: each item's fate, counted per batch under one lock, so that every reading of it adds up.
+//! The ledger: each item's fate, counted per batch under one lock, so that every reading of it adds
+//! up.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -130,8 +131,8 @@ impl<T> Ledger<T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), clock }
     }
 
-    /// A flusher is about to write; it learns when shutdown gives up on it, if that is known. `None`: it is too late to
-    /// write, and the items were handed back.
+    /// A flusher is about to write; it learns when shutdown gives up on it, if that is known.
+    /// `None`: it is too late to write, and the items were handed back.
     pub fn begin(
         &self,
         flusher: Flusher,
@@ -157,9 +158,11 @@ impl<T> Ledger<T> {
         Some((batch, state.deadline))
     }
 
-    /// Counts a batch's fates. False if the flusher was left behind meanwhile: then they were counted already.
+    /// Counts a batch's fates. False if the flusher was left behind meanwhile: then they were
+    /// counted already.
     ///
-    /// With failed items to `report`, flush barriers go on waiting until [`reported`](Self::reported).
+    /// With failed items to `report`, flush barriers go on waiting until
+    /// [`reported`](Self::reported).
     pub fn settle(
         &self,
         flusher: Flusher,
@@ -212,7 +215,8 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// A flusher's thread is through. With a batch in hand it has died, by a defect: then it is left behind.
+    /// A flusher's thread is through. With a batch in hand it has died, by a defect: then it is
+    /// left behind.
     pub fn ended(&self, flusher: Flusher, close_error: Option<WriteError>) {
         self.leave_behind(|which, activity| {
             which == flusher && matches!(activity, Activity::Writing { .. })
@@ -249,7 +253,8 @@ impl<T> Ledger<T> {
         lock(&self.state).deadline
     }
 
-    /// Waits until every flusher has ended, but for those in `except`; false if the time came first.
+    /// Waits until every flusher has ended, but for those in `except`; false if the time came
+    /// first.
     pub fn wait_ended(&self, until: Option<Instant>, except: Option<Flusher>) -> bool {
         self.wait_for(until, |state| {
             let gone = |(index, activity): (usize, &Activity)| {
@@ -266,8 +271,8 @@ impl<T> Ledger<T> {
         lock(&self.state).stopping = true;
     }
 
-    /// Gives up on the flushers that `which` selects; the items of a write under way become `unknown`. Returns what
-    /// each was at.
+    /// Gives up on the flushers that `which` selects; the items of a write under way become
+    /// `unknown`. Returns what each was at.
     pub fn leave_behind(
         &self,
         which: impl Fn(Flusher, Activity) -> bool,
@@ -391,8 +396,8 @@ impl<T> Ledger<T> {
 }
 
 impl<T> State<T> {
-    /// Exact at this moment: fates are counted under the lock that is held, each after its item was enqueued, so the
-    /// tail read now covers them all.
+    /// Exact at this moment: fates are counted under the lock that is held, each after its item was
+    /// enqueued, so the tail read now covers them all.
     fn tally(&self, node: &Node<T>) -> Tally {
         self.tally_of(node.ring.pushed())
     }

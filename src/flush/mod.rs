@@ -1,13 +1,15 @@
-//! Flushers: each collects a batch while it holds the node's lease, passes the lease on, and writes.
+//! Flushers: each collects a batch while it holds the node's lease, passes the lease on, and
+//! writes.
 //!
 //! ```text
 //!   flusher 0   collect ─┐ write ──────────────┐ collect ─┐ …
 //!   flusher 1            └ collect ─┐ write ───┼──…       └ …
-//!                          (lease)             └ settle: each item of the batch meets its fate in the ledger
+//!                          (lease)             └ settle: each item meets its fate in the ledger
 //! ```
 //!
-//! One flusher of a node collects at a time (leader), so n flushers still form full batches, in the order of the ring;
-//! the batch stays in the cache of the thread that formed it (Schmidt et al., "Leader/Followers").
+//! One flusher of a node collects at a time (leader), so n flushers still form full batches, in the
+//! order of the ring; the batch stays in the cache of the thread that formed it (Schmidt et al.,
+//! "Leader/Followers").
 
 mod flusher;
 mod ledger;
@@ -64,7 +66,8 @@ impl<T> Shared<T> {
     /// The flush barrier: waits until every item added before this call has met its fate.
     pub fn flush(&self, timeout: Duration) -> Resolution {
         let Self { node, ledger, .. } = self;
-        // An add that has returned is before the tail that this reads, in the one order of read-modify-writes.
+        // An add that has returned is before the tail that this reads, in the one order of
+        // read-modify-writes.
         let position = if mutated("flush_to_head") {
             node.ring.popped()
         } else {

@@ -24,11 +24,13 @@ pub struct Node<T> {
     pub ring: Ring<T>,
     pub wake: Wake,
     pub room: WaitList,
-    /// The right to take items out of the ring. Waiting for items happens under it, writing does not.
+    /// The right to take items out of the ring. Waiting for items happens under it, writing does
+    /// not.
     pub lease: Mutex<Lease<T>>,
     pub clock: Clock,
     pub start: Instant,
-    /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned before.
+    /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned
+    /// before.
     pub oldest: Counter,
     pub parks: Counter,
     pub stalls: Counter,
@@ -37,7 +39,8 @@ pub struct Node<T> {
 /// What only the holder of the lease touches.
 pub struct Lease<T> {
     pub former: Former<T>,
-    /// Looks to take before parking next time: few where nothing comes, many where batches fill quickly.
+    /// Looks to take before parking next time: few where nothing comes, many where batches fill
+    /// quickly.
     looks: u32,
 }
 
@@ -49,7 +52,8 @@ pub enum Turn<T> {
     Progress,
     /// The next item is claimed and not published.
     Stalled,
-    /// Nothing to do until the ring is claimed up to `position`, or the time has come, or there is news.
+    /// Nothing to do until the ring is claimed up to `position`, or the time has come, or there is
+    /// news.
     Wait { position: u64, until: Option<Instant> },
     /// Nothing is left, or the engine has stopped: no more turns.
     Done,
@@ -72,7 +76,8 @@ impl<T> Node<T> {
         }
     }
 
-    /// Refuses every add from now on, wakes everyone who waits for this node, and returns the items ever added.
+    /// Refuses every add from now on, wakes everyone who waits for this node, and returns the items
+    /// ever added.
     pub fn close(&self) -> u64 {
         let pushed = self.ring.close();
         if !mutated("close_no_wake") {
@@ -87,8 +92,8 @@ impl<T> Node<T> {
         self.wake.stop(&self.ring);
     }
 
-    /// Collects the next batch, waiting for it; `None` when there will be no more. `buffer` is for the next batch's
-    /// items and is taken with the batch.
+    /// Collects the next batch, waiting for it; `None` when there will be no more. `buffer` is for
+    /// the next batch's items and is taken with the batch.
     pub fn collect(&self, lease: &mut Lease<T>, buffer: &mut Vec<T>) -> Option<Batch<T>> {
         let mut backoff = Backoff::default();
         loop {
@@ -115,7 +120,8 @@ impl<T> Node<T> {
         }
     }
 
-    /// One turn: looks at the ring once, and acts on it. `partial`: write what is overdue though more is claimed.
+    /// One turn: looks at the ring once, and acts on it. `partial`: write what is overdue though
+    /// more is claimed.
     pub fn turn(&self, lease: &mut Lease<T>, buffer: &mut Vec<T>, partial: bool) -> Turn<T> {
         if self.wake.stopped() {
             return Turn::Done;
@@ -156,7 +162,8 @@ impl<T> Node<T> {
         View { now, tail: tail.position, closed: tail.closed, flush_to }
     }
 
-    /// Moves published items up to a position out of the ring; false if the next one is not published.
+    /// Moves published items up to a position out of the ring; false if the next one is not
+    /// published.
     fn drain(&self, former: &mut Former<T>, up_to: u64) -> bool {
         let max = usize::try_from(up_to.saturating_sub(former.drained())).unwrap_or(usize::MAX);
         if mutated("notify_before_free") {
@@ -176,8 +183,8 @@ impl<T> Node<T> {
         }
     }
 
-    /// Takes everything that is in no batch, oldest first, published or drained. False if more is to come: a producer has
-    /// claimed a slot and not published it yet. To be called after closing.
+    /// Takes everything that is in no batch, oldest first, published or drained. False if more is
+    /// to come: a producer has claimed a slot and not published it yet. To be called after closing.
     pub fn take_rest(&self, lease: &mut Lease<T>, items: &mut Vec<T>) -> bool {
         items.append(&mut lease.former.take_rest());
         let (count, all) = self.take_queued(items);
@@ -185,7 +192,8 @@ impl<T> Node<T> {
         all
     }
 
-    /// As [`take_rest`](Self::take_rest), but for items in the ring alone; also says how many. Needs no lease.
+    /// As [`take_rest`](Self::take_rest), but for items in the ring alone; also says how many.
+    /// Needs no lease.
     pub fn take_queued(&self, items: &mut Vec<T>) -> (usize, bool) {
         let before = items.len();
         loop {
@@ -195,8 +203,8 @@ impl<T> Node<T> {
         }
     }
 
-    /// Keeps away from the producers' cache lines until the batch that ends at `position` is there, or due, or there is
-    /// news: a few looks at its last slot alone, then to sleep.
+    /// Keeps away from the producers' cache lines until the batch that ends at `position` is there,
+    /// or due, or there is news: a few looks at its last slot alone, then to sleep.
     fn wait(&self, lease: &mut Lease<T>, position: u64, until: Option<Instant>) {
         let Lease { former, looks } = lease;
         let first = former.first();

@@ -1,4 +1,5 @@
-//! What only chance would show from outside: batches that flushers hold just when shutdown stops the writing.
+//! What only chance would show from outside: batches that flushers hold just when shutdown stops
+//! the writing.
 
 use std::time::Instant;
 

@@ -47,8 +47,8 @@ impl<S> Writer<S> {
         self.sink.as_mut()
     }
 
-    /// Takes a batch through every stage and gives its empty buffer back. `None`: no more batches, the engine has
-    /// stopped or has given up on this flusher.
+    /// Takes a batch through every stage and gives its empty buffer back. `None`: no more batches,
+    /// the engine has stopped or has given up on this flusher.
     pub fn flush<T>(
         &mut self,
         shared: &Shared<T>,
@@ -191,7 +191,8 @@ fn classify<T>(
     if whole.is_none() && marked.is_empty() {
         return verdict;
     }
-    marked.sort_by_key(|(index, _)| *index); // stable: the first error given for an item stays first
+    // Stable: the first error given for an item stays first.
+    marked.sort_by_key(|(index, _)| *index);
     let mut marked = marked.drain(..).peekable();
     let mut good = Vec::with_capacity(batch.items.capacity());
     for (index, item) in batch.items.drain(..).enumerate() {

@@ -2,10 +2,12 @@
 
 use std::ptr;
 
-/// The items of a vector that were not taken yet. Dropping it leaves just those in the vector, in their order.
+/// The items of a vector that were not taken yet. Dropping it leaves just those in the vector, in
+/// their order.
 pub(crate) struct Front<'v, T> {
     items: &'v mut Vec<T>,
-    /// Where the vector's items lay; its own length is 0 meanwhile, so that no item can be seen twice.
+    /// Where the vector's items lay; its own length is 0 meanwhile, so that no item can be seen
+    /// twice.
     len: usize,
     taken: usize,
 }
@@ -42,7 +44,8 @@ impl<'v, T> Front<'v, T> {
         // SAFETY: `taken < len`, says the caller, so it lies within the vector's buffer.
         let item = unsafe { self.items.as_ptr().add(self.taken) };
         self.taken += 1;
-        // SAFETY: initialised, and read once: `taken` has moved past it, and `drop` keeps only what follows.
+        // SAFETY: initialised, and read once: `taken` has moved past it, and `drop` keeps only what
+        // follows.
         unsafe { ptr::read(item) }
     }
 }
@@ -53,8 +56,8 @@ impl<T> Drop for Front<'_, T> {
         let base = self.items.as_mut_ptr();
         // SAFETY: `taken <= len`, within the buffer.
         let rest = unsafe { base.add(self.taken) };
-        // SAFETY: both ranges lie in the vector's buffer, and `copy` lets them overlap. Afterwards the `left` items at
-        // the front are the ones that were not taken.
+        // SAFETY: both ranges lie in the vector's buffer, and `copy` lets them overlap. Afterwards
+        // the `left` items at the front are the ones that were not taken.
         unsafe { ptr::copy(rest, base, left) };
         // SAFETY: as just said, the first `left` items are initialised and owned by nobody else.
         unsafe { self.items.set_len(left) };

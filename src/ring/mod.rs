@@ -1,8 +1,10 @@
-//! A bounded Vyukov queue for many producers and many consumers, which can be closed, and moves items in runs.
+//! A bounded Vyukov queue for many producers and many consumers, which can be closed, and moves
+//! items in runs.
 //!
-//! Each slot carries a sequence number that says whose turn it is. A position `p` is the number of items pushed before
-//! the one that will sit there; the slot of `p` is `p mod n` in a ring of `n` slots. In memory a position is a *word*,
-//! `2p`, so that bit 0 is free to say something else and words wrap around by themselves:
+//! Each slot carries a sequence number that says whose turn it is. A position `p` is the number of
+//! items pushed before the one that will sit there; the slot of `p` is `p mod n` in a ring of `n`
+//! slots. In memory a position is a *word*, `2p`, so that bit 0 is free to say something else and
+//! words wrap around by themselves:
 //!
 //! ```text
 //!   tail   2p       the next push gets position p          slot.seq   2p          free for p
@@ -16,28 +18,34 @@
 //!   R1 slot.seq ← 2p + 1                        (Release)  R2 slot.seq ← 2(p + n)         (Release)
 //! ```
 //!
-//! **Why it is sound.** A CAS on `tail` gives positions to one producer, one on `head` to one consumer, and no position
-//! is given twice. A producer's access to the slot lies between A1 and R1, a consumer's between A2 and R2. A2 reads
-//! what R1 wrote, A1 what R2 wrote a lap earlier, so no two accesses to one slot overlap, and each sees the one before.
-//! *Every* slot of a run is looked at: with two consumers slots are freed out of order, and a free last slot says
-//! nothing about the others. C1 and C2 order nothing of this; C1 is `AcqRel` for the flusher's wake position
-//! (`wait`). A1 has a second task: a slot that is taken already was published after its producer's C1, so the look at
-//! `tail` that follows A1 is not older than that, and a stale first look never makes a ring with room appear full.
+//! **Why it is sound.** A CAS on `tail` gives positions to one producer, one on `head` to one
+//! consumer, and no position is given twice. A producer's access to the slot lies between A1 and
+//! R1, a consumer's between A2 and R2. A2 reads what R1 wrote, A1 what R2 wrote a lap earlier, so
+//! no two accesses to one slot overlap, and each sees the one before. *Every* slot of a run is
+//! looked at: with two consumers slots are freed out of order, and a free last slot says nothing
+//! about the others. C1 and C2 order nothing of this; C1 is `AcqRel` for the flusher's wake
+//! position (`wait`). A1 has a second task: a slot that is taken already was published after its
+//! producer's C1, so the look at `tail` that follows A1 is not older than that, and a stale first
+//! look never makes a ring with room appear full.
 //!
-//! **Closing** sets bit 0 of `tail` in one read-modify-write. Every claim is a CAS that expects it clear, so no claim
-//! comes after, and the position beside the bit is the exact number of items ever pushed.
+//! **Closing** sets bit 0 of `tail` in one read-modify-write. Every claim is a CAS that expects it
+//! clear, so no claim comes after, and the position beside the bit is the exact number of items
+//! ever pushed.
 //!
-//! **No user code** runs between a claim and its publication: no `Drop`, no closure, no allocation. No panic can leave
-//! a hole.
+//! **No user code** runs between a claim and its publication: no `Drop`, no closure, no allocation.
+//! No panic can leave a hole.
 //!
-//! **Not promised.** It is not lock-free in the textbook sense: a producer that the OS stops between C1 and R1 holds up
-//! the items behind it ([`PopError::Busy`] names that), and a consumer stopped between C2 and R2 makes later pushes
-//! report [`PushError::Busy`]. Full and empty are what this thread saw a moment ago.
+//! **Not promised.** It is not lock-free in the textbook sense: a producer that the OS stops
+//! between C1 and R1 holds up the items behind it ([`PopError::Busy`] names that), and a consumer
+//! stopped between C2 and R2 makes later pushes report [`PushError::Busy`]. Full and empty are what
+//! this thread saw a moment ago.
 //!
 //! **Source**: D. Vyukov, "Bounded MPMC queue", 1024cores.net. The close bit and the runs are ours.
 //!
-//! **Checked by** `loom-tests/tests/loom.rs`, modules `ring` and `close`, and by the mutants that they must kill.
+//! **Checked by** `loom-tests/tests/loom.rs`, modules `ring` and `close`, and by the mutants that
+//! they must kill.
 
+mod error;
 mod front;
 mod slot;
 #[cfg(test)]
@@ -50,6 +58,7 @@ use std::mem;
 use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering, mutated, weaken};
+pub use error::{CapacityError, PopError, PushError, RunError};
 pub(crate) use front::Front;
 use slot::Slot;
 
@@ -74,7 +83,7 @@ pub const CAPACITY_MAX: usize = 1 << 30;
 /// let ring = Ring::new(4)?;
 /// ring.try_push(1).unwrap();
 /// let mut more = vec![2, 3, 4, 5];
-/// assert_eq!(ring.try_push_run(&mut more), Ok(3)); // one claim for three items; the fourth had no room
+/// assert_eq!(ring.try_push_run(&mut more), Ok(3)); // one claim; the fourth had no room
 /// assert_eq!(more, [5]);
 /// assert!(matches!(ring.try_push(6), Err(PushError::Full(6))));
 ///
@@ -93,12 +102,12 @@ pub const CAPACITY_MAX: usize = 1 << 30;
 /// ```
 /// # use sluicegate::ring::Ring;
 /// fn shared<T: Send + Sync>() {}
-/// shared::<Ring<std::cell::Cell<u64>>>(); // `Send`, not `Sync`: the ring moves items, it never shares one
+/// shared::<Ring<std::cell::Cell<u64>>>(); // not `Sync`: the ring moves items, it shares none
 /// ```
 /// ```compile_fail,E0277
 /// # use sluicegate::ring::Ring;
 /// fn shared<T: Sync>() {}
-/// shared::<Ring<std::sync::MutexGuard<'static, u64>>>(); // must be dropped by the thread that locked
+/// shared::<Ring<std::sync::MutexGuard<'static, u64>>>(); // tied to the thread that locked
 /// ```
 pub struct Ring<T> {
     /// Where the next push goes. Contended by producers.
@@ -111,12 +120,13 @@ pub struct Ring<T> {
     start: Word,
 }
 
-// SAFETY: the items are all that a ring owns besides plain words, and it hands them on by value: whichever thread holds
-// the ring may drop or take them, which is what `T: Send` allows.
+// SAFETY: the items are all that a ring owns besides plain words, and it hands them on by value:
+// whichever thread holds the ring may drop or take them, which is what `T: Send` allows.
 unsafe impl<T: Send> Send for Ring<T> {}
 
-// SAFETY: through `&Ring` an item is written only by the holder of a claim and moved out only by the winner of C2, so
-// sharing the ring moves items between threads and never shares one: `T: Send` is enough, `T: Sync` is not needed.
+// SAFETY: through `&Ring` an item is written only by the holder of a claim and moved out only by
+// the winner of C2, so sharing the ring moves items between threads and never shares one: `T: Send`
+// is enough, `T: Sync` is not needed.
 unsafe impl<T: Send> Sync for Ring<T> {}
 
 /// Positions won by C1: until they are published, this thread alone touches their slots.
@@ -139,13 +149,14 @@ impl<T> Ring<T> {
     /// A ring of `capacity` slots.
     ///
     /// # Errors
-    /// [`CapacityError`] if `capacity` is not a power of two within [`CAPACITY_MIN`]`..=`[`CAPACITY_MAX`], or if the
-    /// memory cannot be had.
+    /// [`CapacityError`] if `capacity` is not a power of two within
+    /// [`CAPACITY_MIN`]`..=`[`CAPACITY_MAX`], or if the memory cannot be had.
     pub fn new(capacity: usize) -> Result<Self, CapacityError> {
         Self::starting_at(capacity, 0)
     }
 
-    /// A ring whose positions count from `position` on, for tests near the wrap of a word (`position` 2⁶³ − 1).
+    /// A ring whose positions count from `position` on, for tests near the wrap of a word
+    /// (`position` 2⁶³ − 1).
     #[doc(hidden)]
     pub fn starting_at(capacity: usize, position: u64) -> Result<Self, CapacityError> {
         if !capacity.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
@@ -158,7 +169,8 @@ impl<T> Ring<T> {
         let start = position.wrapping_mul(STEP);
         let mask = capacity as u64 - 1;
         for index in 0..capacity as u64 {
-            let lap = index.wrapping_sub(position) & mask; // how far after `position` this slot comes round
+            // How far after `position` this slot comes round.
+            let lap = index.wrapping_sub(position) & mask;
             slots.push(Slot::free_for(start.wrapping_add(lap * STEP)));
         }
         Ok(Self {
@@ -181,7 +193,8 @@ impl<T> Ring<T> {
     pub fn len(&self) -> usize {
         let head = self.head.load(Ordering::Acquire);
         let tail = self.tail.load(Ordering::Acquire) & !CLOSED;
-        let len = (tail.wrapping_sub(head) / STEP).min(self.capacity() as u64); // head may have moved on since
+        // `head` may have moved on since.
+        let len = (tail.wrapping_sub(head) / STEP).min(self.capacity() as u64);
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 
@@ -191,7 +204,8 @@ impl<T> Ring<T> {
         self.len() == 0
     }
 
-    /// Items ever pushed, counting those whose push has claimed its slot and is about to publish; final once closed.
+    /// Items ever pushed, counting those whose push has claimed its slot and is about to publish;
+    /// final once closed.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.position(self.tail.load(Ordering::Acquire))
@@ -209,8 +223,8 @@ impl<T> Ring<T> {
         self.tail.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Refuses every push from now on and returns the exact number of items ever pushed. What is in the ring stays to
-    /// be popped. Harmless when called again.
+    /// Refuses every push from now on and returns the exact number of items ever pushed. What is in
+    /// the ring stays to be popped. Harmless when called again.
     pub fn close(&self) -> u64 {
         self.position(self.tail.fetch_or(CLOSED, Ordering::AcqRel))
     }
@@ -224,8 +238,9 @@ impl<T> Ring<T> {
         self.push(item).map(|_| ())
     }
 
-    /// Pushes as many items from the front of `items` as there are free slots in a row, with one claim. Returns how
-    /// many; the others stay in `items`, in their order. Items pushed in one run stand next to each other in the ring.
+    /// Pushes as many items from the front of `items` as there are free slots in a row, with one
+    /// claim. Returns how many; the others stay in `items`, in their order. Items pushed in one run
+    /// stand next to each other in the ring.
     ///
     /// # Errors
     /// [`RunError`] when there was room for none; `items` is untouched.
@@ -235,7 +250,8 @@ impl<T> Ring<T> {
         Ok(front.taken())
     }
 
-    /// Pops up to `max` published items, with one claim, and appends them to `out` in the order of their positions.
+    /// Pops up to `max` published items, with one claim, and appends them to `out` in the order of
+    /// their positions.
     ///
     /// # Errors
     /// [`PopError`] when there was nothing to pop; `out` is untouched.
@@ -291,7 +307,8 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Reads `tail` in a read-modify-write, so that it has one order with every claim and with closing.
+    /// Reads `tail` in a read-modify-write, so that it has one order with every claim and with
+    /// closing.
     pub(crate) fn rendezvous(&self) -> Tail {
         let word = if mutated("wake_plain_load") {
             self.tail.load(Ordering::Acquire)
@@ -307,8 +324,8 @@ impl<T> Ring<T> {
         Tail { position: self.position(word), closed: word & CLOSED != 0 }
     }
 
-    /// Whether the item before `position` is published (or gone already). Only a hint for when to look again: it
-    /// orders nothing.
+    /// Whether the item before `position` is published (or gone already). Only a hint for when to
+    /// look again: it orders nothing.
     pub(crate) fn published_before(&self, position: u64) -> bool {
         let word = self.word(position).wrapping_sub(STEP);
         let seq = self.slot(word).seq.load(Ordering::Relaxed);
@@ -373,7 +390,8 @@ impl<T> Ring<T> {
         }
         let mut count = 0;
         let mut word = tail;
-        // A1, pairs with R2. Ends after one lap at the latest: the first slot is not free for that position.
+        // A1, pairs with R2. Ends after one lap at the latest: the first slot is not free for that
+        // position.
         let order = weaken("relaxed_claim_look", Ordering::Acquire);
         while count < max && self.slot(word).seq.load(order) == word {
             count += 1;
@@ -409,8 +427,8 @@ impl<T> Ring<T> {
                 slot.seq.store(word.wrapping_add(lap), free);
             }
             slot.item.with_mut(|item| {
-                // SAFETY: initialised: A2 saw it published. Exclusive, and moved out once: C2 gave this position to
-                // this call alone, and no producer writes the slot before R2.
+                // SAFETY: initialised: A2 saw it published. Exclusive, and moved out once: C2 gave
+                // this position to this call alone, and no producer writes the slot before R2.
                 to.write(unsafe { (*item).assume_init_read() });
             });
             if !mutated("free_before_read") {
@@ -431,7 +449,8 @@ impl<T> Ring<T> {
 
     #[cold]
     fn why_empty(&self, head: Word) -> PopError {
-        // A closed tail never changes again and `head` never passes it, so `Closed` is exact even if `head` is stale.
+        // A closed tail never changes again and `head` never passes it, so `Closed` is exact even
+        // if `head` is stale.
         let tail = self.tail.load(Ordering::Acquire);
         if tail & !CLOSED != head && !mutated("empty_is_done") {
             PopError::Busy
@@ -457,7 +476,8 @@ impl<T> Claim<'_, T> {
         let end = self.end();
         let mut word = self.word;
         while word != end {
-            // SAFETY: the claim was made for `front`, so it is not longer, and each round takes one.
+            // SAFETY: the claim was made for `front`, so it is not longer, and each round takes
+            // one.
             let item = unsafe { front.take() };
             self.fill(word, item);
             word = word.wrapping_add(STEP);
@@ -477,9 +497,9 @@ impl<T> Claim<'_, T> {
             slot.seq.store(word.wrapping_add(1), order);
         }
         slot.item.with_mut(|cell| {
-            // SAFETY: exclusive: C1 gave `word` to this claim alone, and consumers stay out until R1. Nothing is
-            // overwritten: A1 saw `seq == word`, which R2 stores after the item before was moved out (or `free_for`
-            // stored, when there was none).
+            // SAFETY: exclusive: C1 gave `word` to this claim alone, and consumers stay out until
+            // R1. Nothing is overwritten: A1 saw `seq == word`, which R2 stores after the item
+            // before was moved out (or `free_for` stored, when there was none).
             unsafe { (*cell).write(item) };
         });
         if !mutated("publish_before_write") {
@@ -519,8 +539,8 @@ impl<T> Ring<T> {
         // A position whose producer died between C1 and R1 (a killed thread) holds nothing.
         if slot.seq.load(Ordering::Relaxed) == word.wrapping_add(1) {
             slot.item.with_mut(|item| {
-                // SAFETY: published and between head and tail, so initialised and not moved out; called once for each
-                // position, by `Drop`, which has the ring to itself.
+                // SAFETY: published and between head and tail, so initialised and not moved out;
+                // called once for each position, by `Drop`, which has the ring to itself.
                 unsafe { (*item).assume_init_drop() };
             });
         }
@@ -549,115 +569,3 @@ pub(crate) struct Tail {
     pub(crate) position: u64,
     pub(crate) closed: bool,
 }
-
-/// Why [`Ring::try_push`] did not take the item; the item is inside.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum PushError<T> {
-    /// Every slot holds an item.
-    Full(T),
-    /// A consumer has claimed the slot and is moving the item out: there is room in a moment.
-    Busy(T),
-    /// The ring is closed, for good.
-    Closed(T),
-}
-
-impl<T> PushError<T> {
-    /// The item.
-    pub fn into_inner(self) -> T {
-        match self {
-            Self::Full(item) | Self::Busy(item) | Self::Closed(item) => item,
-        }
-    }
-
-    fn reason(&self) -> RunError {
-        match self {
-            Self::Full(_) => RunError::Full,
-            Self::Busy(_) => RunError::Busy,
-            Self::Closed(_) => RunError::Closed,
-        }
-    }
-}
-
-impl<T> fmt::Debug for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}(..)", self.reason())
-    }
-}
-
-impl<T> fmt::Display for PushError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason().fmt(f)
-    }
-}
-
-impl<T> std::error::Error for PushError<T> {}
-
-/// Why [`Ring::try_push_run`] took no item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunError {
-    /// Every slot holds an item.
-    Full,
-    /// A consumer is moving the next item out: there is room in a moment.
-    Busy,
-    /// The ring is closed, for good.
-    Closed,
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the ring is full",
-            Self::Busy => "the ring is full but for an item on its way out",
-            Self::Closed => "the ring is closed",
-        })
-    }
-}
-
-impl std::error::Error for RunError {}
-
-/// Why [`Ring::try_pop_run`] gave no item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PopError {
-    /// Nothing was pushed that has not been popped.
-    Empty,
-    /// A producer has claimed the next slot and not published it yet.
-    Busy,
-    /// Nothing is left, and nothing will come: the ring is closed.
-    Closed,
-}
-
-impl fmt::Display for PopError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the ring is empty",
-            Self::Busy => "the next item is not published yet",
-            Self::Closed => "the ring is closed and empty",
-        })
-    }
-}
-
-impl std::error::Error for PopError {}
-
-/// A capacity that no [`Ring`] can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CapacityError {
-    got: usize,
-    memory: bool,
-}
-
-impl fmt::Display for CapacityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let got = self.got;
-        if self.memory {
-            write!(f, "no memory for a ring of {got} slots")
-        } else {
-            write!(
-                f,
-                "a ring's capacity must be a power of two from {CAPACITY_MIN} to {CAPACITY_MAX}, \
-                 not {got}"
-            )
-        }
-    }
-}
-
-impl std::error::Error for CapacityError {}

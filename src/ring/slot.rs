@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 
 use crate::sync::{AtomicU64, UnsafeCell};
 
-/// An item and the sequence number that says whose it is. Nothing else: every byte here is paid for by every item.
+/// An item and the sequence number that says whose it is. Nothing else: every byte here is paid for
+/// by every item.
 pub(super) struct Slot<T> {
     pub(super) seq: AtomicU64,
     pub(super) item: UnsafeCell<MaybeUninit<T>>,

@@ -1,4 +1,5 @@
-//! The ring against a `VecDeque`, at every small capacity, also where words wrap; and each way an item can be dropped.
+//! The ring against a `VecDeque`, at every small capacity, also where words wrap; and each way an
+//! item can be dropped.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -453,7 +454,8 @@ fn errors_and_debug_show_no_item() {
 }
 
 impl<T> Ring<T> {
-    /// A producer that the system stops between claiming and publishing; it goes on when the result is called.
+    /// A producer that the system stops between claiming and publishing; it goes on when the result
+    /// is called.
     pub(crate) fn stopped_push(&self) -> impl FnOnce(T) + '_ {
         let claim = self.claim(1).ok().unwrap();
         move |item| {

@@ -84,7 +84,8 @@ impl WriteError {
         Self::new(Class::TooLarge, source)
     }
 
-    /// [`Class::Throttled`]; `retry_after` is how long the sink asks to be left alone, if it said so.
+    /// [`Class::Throttled`]; `retry_after` is how long the sink asks to be left alone, if it said
+    /// so.
     pub fn throttled(source: impl Into<BoxError>, retry_after: Option<Duration>) -> Self {
         Self { retry_after, ..Self::new(Class::Throttled, source) }
     }

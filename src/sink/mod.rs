@@ -1,7 +1,9 @@
-//! Where batches go: the [`Sink`] trait, what it is told ([`WriteContext`]) and what it answers ([`WriteError`]).
+//! Where batches go: the [`Sink`] trait, what it is told ([`WriteContext`]) and what it answers
+//! ([`WriteError`]).
 //!
-//! A sink is opened by a [`SinkFactory`] on the thread of the flusher that will use it, so it may be `!Send`. It
-//! *borrows* each batch: whatever goes wrong in `write`, the engine still has the items.
+//! A sink is opened by a [`SinkFactory`] on the thread of the flusher that will use it, so it may
+//! be `!Send`. It *borrows* each batch: whatever goes wrong in `write`, the engine still has the
+//! items.
 
 mod error;
 mod file;
@@ -33,9 +35,9 @@ use crate::clock::Clock;
 pub trait Sink<T> {
     /// Writes the batch: one call, one round trip.
     ///
-    /// `Ok(())` means that every item is in, except those marked by [`WriteContext::fail`]. The batch is never
-    /// empty. A panic is caught: the batch has failed, its items count as `unknown`, and the sink is dropped and opened
-    /// anew.
+    /// `Ok(())` means that every item is in, except those marked by [`WriteContext::fail`]. The
+    /// batch is never empty. A panic is caught: the batch has failed, its items count as `unknown`,
+    /// and the sink is dropped and opened anew.
     ///
     /// # Errors
     /// `Err(e)` means that every item not marked by [`WriteContext::fail`] failed with `e`.
@@ -49,7 +51,8 @@ pub trait Sink<T> {
     /// The last call, after the last batch.
     ///
     /// # Errors
-    /// An error is reported in [`Shutdown::close_errors`](crate::Shutdown::close_errors); no item's fate changes.
+    /// An error is reported in [`Shutdown::close_errors`](crate::Shutdown::close_errors); no item's
+    /// fate changes.
     fn close(&mut self, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
         let _ = cx;
         Ok(())
@@ -68,7 +71,8 @@ impl<T, S: Sink<T> + ?Sized> Sink<T> for Box<S> {
     }
 }
 
-/// The most that a sink takes in one call; the engine uses the smaller of this and its own configuration.
+/// The most that a sink takes in one call; the engine uses the smaller of this and its own
+/// configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SinkLimits {
@@ -112,8 +116,8 @@ pub trait SinkFactory<T>: Send + Sync + 'static {
     /// Opens a sink.
     ///
     /// # Errors
-    /// Whatever kept it from opening. At start `spawn` fails with it; later the batch at hand fails with it and the
-    /// next batch tries again.
+    /// Whatever kept it from opening. At start `spawn` fails with it; later the batch at hand fails
+    /// with it and the next batch tries again.
     fn open(&self, flusher: Flusher) -> Result<Self::Sink, BoxError>;
 }
 
@@ -148,8 +152,8 @@ impl<'a> WriteContext<'a> {
         Self { flusher, clock, deadline, failed }
     }
 
-    /// Marks the item at `index` of the batch as failed, alone. The first error given for an item counts; an index
-    /// outside the batch is ignored.
+    /// Marks the item at `index` of the batch as failed, alone. The first error given for an item
+    /// counts; an index outside the batch is ignored.
     pub fn fail(&mut self, index: usize, error: WriteError) {
         self.failed.push((index, error));
     }

@@ -9,21 +9,22 @@
 //!  W5 try again; was room, is room: wake the next
 //! ```
 //!
-//! **No lost wake-up.** The two fences have one order. W2 first: N3 sees W1 and N4 finds the waiter, or one before it.
-//! N2 first: W3 sees N1, so there is room (or another producer took it, and then that slot will be freed in its turn).
-//! Closing sets its bit, then does N2 to N4 for everyone.
+//! **No lost wake-up.** The two fences have one order. W2 first: N3 sees W1 and N4 finds the
+//! waiter, or one before it. N2 first: W3 sees N1, so there is room (or another producer took it,
+//! and then that slot will be freed in its turn). Closing sets its bit, then does N2 to N4 for
+//! everyone.
 //!
-//! **Nobody sleeps beside room.** N4 wakes a few only: with many waiters the flusher would spend its time waking them,
-//! and most would find the ring full again. Each one that finds room, and leaves room, wakes the next: waking goes on as
-//! long as there is room, on the producers' time. What W5 does not see of room was freed by a later run, whose N3 sees
-//! the waiters.
+//! **Nobody sleeps beside room.** N4 wakes a few only: with many waiters the flusher would spend
+//! its time waking them, and most would find the ring full again. Each one that finds room, and
+//! leaves room, wakes the next: waking goes on as long as there is room, on the producers' time.
+//! What W5 does not see of room was freed by a later run, whose N3 sees the waiters.
 //!
-//! **No wake-up is swallowed.** A waiter that leaves for another reason (it found room at W3, or its time came) looks
-//! whether it is still on the list. If not, a wake-up was meant for it: it uses it for one more try at the ring, or
-//! passes it on.
+//! **No wake-up is swallowed.** A waiter that leaves for another reason (it found room at W3, or
+//! its time came) looks whether it is still on the list. If not, a wake-up was meant for it: it
+//! uses it for one more try at the ring, or passes it on.
 //!
-//! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the waiter then goes to the
-//! *front* of the list.
+//! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the
+//! waiter then goes to the *front* of the list.
 //!
 //! **Checked by** `loom-tests/tests/loom.rs`, module `room`.
 
@@ -68,8 +69,9 @@ impl WaitList {
         }
     }
 
-    /// Calls `attempt` until it returns something, sleeping in between until there may be room. `None` when the time
-    /// came first. `room` says whether there is room for another producer's item.
+    /// Calls `attempt` until it returns something, sleeping in between until there may be room.
+    /// `None` when the time came first. `room` says whether there is room for another producer's
+    /// item.
     pub fn wait<R>(
         &self,
         until: Option<Instant>,
@@ -165,7 +167,8 @@ impl WaitList {
         parker
     }
 
-    /// Takes the waiter off the list; false if it was off already, so that a wake-up is meant for it.
+    /// Takes the waiter off the list; false if it was off already, so that a wake-up is meant for
+    /// it.
     fn leave(&self, parker: &Arc<Parker>) -> bool {
         let mut inner = lock(&self.inner);
         let Some(index) = inner.queue.iter().position(|other| Arc::ptr_eq(other, parker)) else {

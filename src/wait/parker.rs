@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 
-/// Where one thread sleeps at a time. It has its own flag and condition variable: a sink that parks and unparks the
-/// flusher's thread for purposes of its own takes nothing from it.
+/// Where one thread sleeps at a time. It has its own flag and condition variable: a sink that parks
+/// and unparks the flusher's thread for purposes of its own takes nothing from it.
 #[derive(Default)]
 pub struct Parker {
     /// The moment at which the wake-up was decided, until the sleeper takes it.
@@ -15,8 +15,8 @@ pub struct Parker {
 }
 
 impl Parker {
-    /// Sleeps until [`unpark`](Self::unpark), or until the time has come. Returns the waker's stamp, or `None` when the
-    /// time came first. A token left earlier returns at once.
+    /// Sleeps until [`unpark`](Self::unpark), or until the time has come. Returns the waker's
+    /// stamp, or `None` when the time came first. A token left earlier returns at once.
     pub fn park(&self, until: Option<Instant>, clock: &Clock) -> Option<Instant> {
         let mut token = lock(&self.token);
         loop {

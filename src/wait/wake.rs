@@ -1,8 +1,9 @@
 //! Parking of a flusher: it sleeps at no cost, misses no item, and is woken once per batch.
 //!
-//! A producer must not make a system call per item, nor write a shared line per item. So the flusher says at which
-//! *position* it wants to be woken, and a producer compares. Both sides meet in one read-modify-write of the same word,
-//! the ring's `tail`, so that one of them is always second and sees the other.
+//! A producer must not make a system call per item, nor write a shared line per item. So the
+//! flusher says at which *position* it wants to be woken, and a producer compares. Both sides meet
+//! in one read-modify-write of the same word, the ring's `tail`, so that one of them is always
+//! second and sees the other.
 //!
 //! ```text
 //!  producer                                   flusher
@@ -12,20 +13,22 @@
 //!  P4 swap at ← nobody, unpark   (AcqRel)     F4 park, at most until the batch is due; at ← nobody
 //! ```
 //!
-//! **No lost wake-up.** P1 and F2 have one order in the history of `tail`. P1 first: F2 reads a tail at or past W and
-//! the flusher stays up. F2 first: P1 synchronises with F2, so P3 sees F1 (or what came after it) and P4 wakes; an
-//! unpark that comes before F4 leaves its token, so F4 returns at once. Whoever has other news (a flush, closing, a
-//! stop) writes it first, then does a read-modify-write of `tail` in place of P1, then looks at `at` like P3: the same
-//! argument holds.
+//! **No lost wake-up.** P1 and F2 have one order in the history of `tail`. P1 first: F2 reads a
+//! tail at or past W and the flusher stays up. F2 first: P1 synchronises with F2, so P3 sees F1 (or
+//! what came after it) and P4 wakes; an unpark that comes before F4 leaves its token, so F4 returns
+//! at once. Whoever has other news (a flush, closing, a stop) writes it first, then does a
+//! read-modify-write of `tail` in place of P1, then looks at `at` like P3: the same argument holds.
 //!
-//! **When the wake-up was decided.** The one who wakes reads the clock *before* P4 and leaves it as the token. Every
-//! other add of a position ≥ W − 1 meets P3 or P4 after that swap, so **no such add has returned before the stamp**: it
-//! bounds the age of the first item without a time stamp per item, however late the flusher's thread then runs.
+//! **When the wake-up was decided.** The one who wakes reads the clock *before* P4 and leaves it as
+//! the token. Every other add of a position ≥ W − 1 meets P3 or P4 after that swap, so **no such
+//! add has returned before the stamp**: it bounds the age of the first item without a time stamp
+//! per item, however late the flusher's thread then runs.
 //!
-//! **Not promised.** Wakes may be spurious. At F3 the positions below W are claimed but perhaps not published: the
-//! flusher waits for them (`PopError::Busy`).
+//! **Not promised.** Wakes may be spurious. At F3 the positions below W are claimed but perhaps not
+//! published: the flusher waits for them (`PopError::Busy`).
 //!
-//! **Checked by** `loom-tests/tests/loom.rs`, module `wake`; with F2 as a plain load (`wake_plain_load`) it must fail.
+//! **Checked by** `loom-tests/tests/loom.rs`, module `wake`; with F2 as a plain load
+//! (`wake_plain_load`) it must fail.
 
 use std::time::Instant;
 
@@ -47,8 +50,8 @@ pub struct Wake {
     clock: Clock,
 }
 
-/// What a flusher must know besides the ring. Written rarely, so reading it costs nothing. Relaxed, but for the order
-/// that the rendezvous gives.
+/// What a flusher must know besides the ring. Written rarely, so reading it costs nothing. Relaxed,
+/// but for the order that the rendezvous gives.
 struct News {
     /// Items before this position are to be flushed now.
     flush_to: AtomicU64,
@@ -123,16 +126,18 @@ impl Wake {
         self.news.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether there is something that a flusher with its first open item at `first` must not sleep over.
+    /// Whether there is something that a flusher with its first open item at `first` must not sleep
+    /// over.
     pub fn has_news(&self, first: u64) -> bool {
         self.stopped() || self.flush_to() > first
     }
 
-    /// Parks the flusher whose first open item is `first` until the ring has been claimed up to `position`, there is
-    /// news, or the time has come. One flusher at a time: the holder of the collect lease.
+    /// Parks the flusher whose first open item is `first` until the ring has been claimed up to
+    /// `position`, there is news, or the time has come. One flusher at a time: the holder of the
+    /// collect lease.
     ///
-    /// Returns a moment before which no add at `position - 1` or later had returned; `None` if it did not park, or if
-    /// none is known.
+    /// Returns a moment before which no add at `position - 1` or later had returned; `None` if it
+    /// did not park, or if none is known.
     pub fn park<T>(
         &self,
         ring: &Ring<T>,
@@ -147,8 +152,9 @@ impl Wake {
         let up = claimed || tail.closed || news; // F3
         let stamp = if up { None } else { self.parker.park(until, &self.clock) }; // F4
         let now = self.clock.now(); // before the swap, like a waker's stamp
-        // If a waker has won the swap and the time came first, its token is on its way: the next park returns early. Its
-        // stamp is not known yet, and its add may have returned before `now`.
+        // If a waker has won the swap and the time came first, its token is on its way: the next
+        // park returns early. Its stamp is not known yet, and its add may have returned before
+        // `now`.
         let alone = self.at.swap(NOBODY, Ordering::AcqRel) != NOBODY;
         if up { None } else { stamp.or(alone.then_some(now)) }
     }

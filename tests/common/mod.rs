@@ -1,4 +1,5 @@
-//! What the tests share: a door inside sinks, a log of batches, items that count their drops, and seeds.
+//! What the tests share: a door inside sinks, a log of batches, items that count their drops, and
+//! seeds.
 
 #![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
 
@@ -104,7 +105,8 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Tells other threads to go on, and to stop when it is dropped: a failed assertion must not leave them running.
+/// Tells other threads to go on, and to stop when it is dropped: a failed assertion must not leave
+/// them running.
 pub struct Going<'a>(&'a AtomicBool);
 
 impl<'a> Going<'a> {
@@ -223,7 +225,8 @@ pub fn assert_balances(tally: &Tally) {
 pub struct Rng(u64);
 
 impl Rng {
-    /// `SLUICEGATE_SEED`, or else a fresh seed, which is printed: `cargo test` shows it when the test fails.
+    /// `SLUICEGATE_SEED`, or else a fresh seed, which is printed: `cargo test` shows it when the
+    /// test fails.
     #[allow(clippy::print_stderr)]
     pub fn seeded() -> Self {
         let given = std::env::var("SLUICEGATE_SEED").ok();

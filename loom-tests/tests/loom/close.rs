@@ -1,7 +1,8 @@
-//! Forbidden: an item accepted and not delivered, or delivered and not accepted; a count from `close` that is not the
-//! number of items; a consumer that goes on for ever, or ends while an item is still to come. Allowed: any push that
-//! comes close to closing may be refused, with its item back. Method: closing races with one and with two producers,
-//! and whoever consumes goes on until it is told that nothing will come.
+//! Forbidden: an item accepted and not delivered, or delivered and not accepted; a count from
+//! `close` that is not the number of items; a consumer that goes on for ever, or ends while an item
+//! is still to come. Allowed: any push that comes close to closing may be refused, with its item
+//! back. Method: closing races with one and with two producers, and whoever consumes goes on until
+//! it is told that nothing will come.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! Forbidden: a flush that returns before an item added before it has met its fate, or that never returns. Allowed: it
-//! may cover later items too. Method: who has added calls the engine's own barrier and then asks the sink.
+//! Forbidden: a flush that returns before an item added before it has met its fate, or that never
+//! returns. Allowed: it may cover later items too. Method: who has added calls the engine's own
+//! barrier and then asks the sink.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
-//! Forbidden: an item in two batches or in none; a gap or an overlap between batches; a flusher that does not end after
-//! closing. Allowed: any split of the batches between the flushers. Method: two flushers collect under the lease until
-//! they are told that there will be no more.
+//! Forbidden: an item in two batches or in none; a gap or an overlap between batches; a flusher
+//! that does not end after closing. Allowed: any split of the batches between the flushers. Method:
+//! two flushers collect under the lease until they are told that there will be no more.
 
 use std::sync::Arc;
 

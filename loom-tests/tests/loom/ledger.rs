@@ -1,6 +1,7 @@
-//! Forbidden: a tally that does not add up at any moment; an item with two fates or none; a write that starts after
-//! shutdown has given up. Allowed: an item that is being written when its flusher is left behind counts as `unknown`.
-//! Method: whoever reads or gives up does so at any moment of a flusher's life.
+//! Forbidden: a tally that does not add up at any moment; an item with two fates or none; a write
+//! that starts after shutdown has given up. Allowed: an item that is being written when its flusher
+//! is left behind counts as `unknown`. Method: whoever reads or gives up does so at any moment of a
+//! flusher's life.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

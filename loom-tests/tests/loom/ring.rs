@@ -1,6 +1,6 @@
-//! Forbidden: an item lost, seen twice, or out of its producer's order; a slot touched by two threads at a time.
-//! Allowed: "full" or "empty" from a thread that has not seen the latest. Method: few slots, positions that wrap, and
-//! consumers that yield until they have everything.
+//! Forbidden: an item lost, seen twice, or out of its producer's order; a slot touched by two
+//! threads at a time. Allowed: "full" or "empty" from a thread that has not seen the latest.
+//! Method: few slots, positions that wrap, and consumers that yield until they have everything.
 
 use std::sync::Arc;
 
@@ -84,8 +84,8 @@ fn two_producers() {
     });
 }
 
-/// Both slots are used again, by producers that race for them. Nobody waits, so that this ends: with producers and a
-/// consumer that yield it has no end in sight (`wrap` does yield).
+/// Both slots are used again, by producers that race for them. Nobody waits, so that this ends:
+/// with producers and a consumer that yield it has no end in sight (`wrap` does yield).
 #[test]
 fn two_producers_lap() {
     model(|| {
@@ -118,7 +118,8 @@ fn runs_of_two_producers() {
     });
 }
 
-/// Pops twice while two producers push two items each and say how many were refused, and then what is left.
+/// Pops twice while two producers push two items each and say how many were refused, and then what
+/// is left.
 fn finish(ring: &Ring<Item>, producers: [JoinHandle<usize>; 2]) {
     let mut out = Vec::new();
     for _ in 0..2 {

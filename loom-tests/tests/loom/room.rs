@@ -1,6 +1,7 @@
-//! Forbidden: a producer asleep while there is room, or after closing; an item that is neither added nor given back.
-//! Allowed: a producer that does not wait takes the slot first. Method: producers meet a full ring and add with the
-//! engine's own `add`; slots are freed by collecting; nothing else wakes them, so a lost wake-up is a deadlock.
+//! Forbidden: a producer asleep while there is room, or after closing; an item that is neither
+//! added nor given back. Allowed: a producer that does not wait takes the slot first. Method:
+//! producers meet a full ring and add with the engine's own `add`; slots are freed by collecting;
+//! nothing else wakes them, so a lost wake-up is a deadlock.
 
 use std::sync::Arc;
 

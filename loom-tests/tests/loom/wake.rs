@@ -1,6 +1,7 @@
-//! Forbidden: a flusher asleep while what it waits for is there (the items, a flush, closing, a stop). Allowed: a
-//! wake-up too many. Method: nothing wakes the flusher but the protocol, so a lost wake-up is a deadlock, which loom
-//! reports. There is no time in loom: who would come when a batch is due, comes with a demand at any moment.
+//! Forbidden: a flusher asleep while what it waits for is there (the items, a flush, closing, a
+//! stop). Allowed: a wake-up too many. Method: nothing wakes the flusher but the protocol, so a
+//! lost wake-up is a deadlock, which loom reports. There is no time in loom: who would come when a
+//! batch is due, comes with a demand at any moment.
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ fn full_batch() {
     });
 }
 
-/// It sleeps for each item anew: a wake-up left over from one sleep must not be missing in the next.
+/// It sleeps for each item anew: a wake-up left over from one sleep must not be missing in the
+/// next.
 #[test]
 fn item_after_item() {
     model(|| {
@@ -49,7 +51,8 @@ fn item_after_item() {
     });
 }
 
-/// A batch that is not full is written on demand, whether the flusher sleeps for its end or for its first item.
+/// A batch that is not full is written on demand, whether the flusher sleeps for its end or for its
+/// first item.
 #[test]
 fn demand() {
     model(|| {
@@ -89,7 +92,8 @@ fn close() {
         let mut batches = 0;
         while let Some(batch) = collect(&parts) {
             assert_eq!(batch.len(), 1);
-            // `Flush` when closing came between two looks of the flusher: it wakes by demanding a flush.
+            // `Flush` when closing came between two looks of the flusher: it wakes by demanding a
+            // flush.
             assert!(matches!(batch.reason(), FlushReason::Shutdown | FlushReason::Flush));
             batches += 1;
         }
