@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-#[allow(unused_imports)] // for the links
-use super::Ring;
 use super::{CAPACITY_MAX, CAPACITY_MIN};
 
-/// Why [`Ring::try_push`] did not take the item; the item is inside.
+/// Why [`Ring::try_push`](super::Ring::try_push) did not take the item; the item is inside.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PushError<T> {
     /// Every slot holds an item.
@@ -48,7 +46,7 @@ impl<T> fmt::Display for PushError<T> {
 
 impl<T> std::error::Error for PushError<T> {}
 
-/// Why [`Ring::try_push_run`] took no item.
+/// Why [`Ring::try_push_run`](super::Ring::try_push_run) took no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunError {
     /// Every slot holds an item.
@@ -71,7 +69,7 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Why [`Ring::try_pop_run`] gave no item.
+/// Why [`Ring::try_pop_run`](super::Ring::try_pop_run) gave no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PopError {
     /// Nothing was pushed that has not been popped.
@@ -94,7 +92,7 @@ impl fmt::Display for PopError {
 
 impl std::error::Error for PopError {}
 
-/// A capacity that no [`Ring`] can have.
+/// A capacity that no [`Ring`](super::Ring) can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapacityError {
     pub(super) got: usize,
