@@ -1,7 +1,7 @@
 //! A producer that the system stops between claiming a slot and publishing its item: what is before
 //! it flows, what is behind it waits, and nothing is called done that is not.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -10,7 +10,7 @@ use crate::collect::{Former, Triggers};
 use crate::flush::Node;
 use crate::ring::Ring;
 use crate::sink::from_fn;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::{Batch, FlushWhen, WriteContext, WriteError};
 
 const LONG: Duration = Duration::from_secs(60);
