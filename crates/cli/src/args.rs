@@ -1,6 +1,6 @@
 //! The command line: what it takes, and what it refuses before anything is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::units::parse_bytes;
 /// A record of CSV may become six times as long as JSON, with the names of its columns, and an item
 /// counts its bytes in 32 bits.
 const MAX_LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Room is made for so many items at start, and is never given back.
+const QUEUE_DEPTH_MAX: usize = 1 << 22;
 
 /// Takes single items in and writes them out in batches, with every item accounted for.
 #[derive(Debug, Parser)]
@@ -27,8 +30,8 @@ pub(crate) enum Command {
     /// Reads items from a file or standard input and writes them in batches.
     ///
     /// Exit status: 0 if every item read was stored, 1 if one was not, 2 for a mistake in the
-    /// options, 128 plus the signal's number when a second SIGINT or SIGTERM has cut the drain
-    /// short.
+    /// options, 128 plus the signal's number when a second SIGINT, SIGTERM or SIGHUP has cut the
+    /// drain short.
     Run(Box<RunArgs>),
     /// Shows what batching is worth, with a million made-up audit events or a file of one's own.
     Demo(DemoArgs),
@@ -55,8 +58,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',')]
     #[arg(value_parser = ColumnArg::from_str)]
     pub(crate) columns: Vec<ColumnArg>,
-    /// Writes every line that could not be parsed or stored to this file, as NDJSON. Replaces the
-    /// file.
+    /// Writes every line that was not stored to this file, as NDJSON. Replaces the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
     /// Longer lines (CSV: records) are rejected; their rest is skipped without being kept.
@@ -66,7 +68,7 @@ pub(crate) struct RunArgs {
     /// output (with `--to stdout`: on standard error).
     #[arg(long, value_enum, default_value_t = ReportFormat::Human)]
     pub(crate) report: ReportFormat,
-    /// How long items in hand may take to be stored after a SIGINT or SIGTERM.
+    /// How long items in hand may take to be stored after a SIGINT, SIGTERM or SIGHUP.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub(crate) drain_deadline: Duration,
     #[command(flatten)]
@@ -92,7 +94,8 @@ pub(crate) struct BatchingArgs {
     /// The longest that an item waits for its batch to fill.
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
     pub(crate) max_batch_delay: Duration,
-    /// The most items waiting between the reader and the flushers: a power of two.
+    /// The most items waiting between the reader and the flushers: a power of two, at most
+    /// 4194304.
     #[arg(long, value_name = "ITEMS", default_value_t = 8_192)]
     pub(crate) queue_depth: usize,
     /// Threads that write, each with a connection of its own.
@@ -192,8 +195,8 @@ impl FromStr for ColumnArg {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, affinity) = match text.rsplit_once(':') {
-            None => (text, Affinity::Any),
-            Some((name, kind)) => (name, affinity(kind)?),
+            None => (text.trim(), Affinity::Any),
+            Some((name, kind)) => (name.trim(), affinity(kind.trim())?),
         };
         if name.is_empty() {
             return Err("a column needs a name".to_owned());
@@ -224,6 +227,14 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RunArgs {
+    /// The file that is written to, if it is one.
+    pub(crate) fn target(&self) -> Option<&Path> {
+        match &self.to {
+            Target::File(path) | Target::Sqlite(path) => Some(path),
+            Target::Stdout | Target::Null => None,
+        }
+    }
+
     /// Refuses combinations that clap can't know, with the option at fault.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let sqlite = matches!(self.to, Target::Sqlite(_));
@@ -236,6 +247,9 @@ impl RunArgs {
         }
         if self.fsync && !matches!(self.to, Target::File(_)) {
             return Err(Failure::usage("--fsync", only("file:PATH")));
+        }
+        if self.batching.queue_depth > QUEUE_DEPTH_MAX {
+            return Err(Failure::usage("--queue-depth", "at most 4194304 (2^22) items"));
         }
         if self.format == Format::Lines && self.columns.len() > 1 {
             return Err(Failure::usage("--columns", "lines have one value, so at most one column"));
@@ -273,7 +287,10 @@ mod tests {
     fn columns() {
         let column: ColumnArg = "a:b:integer".parse().unwrap();
         assert_eq!((column.name.as_str(), column.affinity), ("a:b", Affinity::Integer));
+        let column: ColumnArg = " a b : real ".parse().unwrap();
+        assert_eq!((column.name.as_str(), column.affinity), ("a b", Affinity::Real));
         assert!("a:int8".parse::<ColumnArg>().is_err());
+        assert!("  ".parse::<ColumnArg>().is_err());
         assert!(":text".parse::<ColumnArg>().is_err());
     }
 }

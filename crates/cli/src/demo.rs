@@ -15,6 +15,9 @@ use crate::units::{grouped, rounded};
 /// One call per item is slow, so only the first so many items go that way.
 const SUBSET: usize = 5_000;
 
+/// Of fewer items the speeds say nothing.
+const ENOUGH: u64 = 5_000;
+
 /// Runs the demo; the exit status is 1 if anything does not agree.
 pub(crate) fn command(args: &DemoArgs) -> Result<u8, Failure> {
     fs::create_dir_all(&args.dir)
@@ -137,10 +140,12 @@ fn compare(batched: &Report, single: &Report, rows: [u64; 2]) -> io::Result<()> 
         let (items, calls) = (grouped(report.flushed_ok), grouped(report.batches));
         writeln!(out, "{name:<22}{items:>14}{calls:>14}{rate:>14}")?;
     }
-    if single.items_per_second > 0.0 && batched.batches > 0 {
+    if batched.flushed_ok < ENOUGH {
+        writeln!(out, "\nSo few items are stored before there is a speed to compare.")?;
+    } else if single.items_per_second > 0.0 && batched.batches > 0 {
         writeln!(
             out,
-            "\nBatching makes {:.0} calls into one and is {:.0} times as fast \
+            "\nBatching makes {:.0} calls into one and is {:.1} times as fast \
              (one call per item was measured on the first {} items only).",
             batched.flushed_ok as f64 / batched.batches as f64,
             batched.items_per_second / single.items_per_second,

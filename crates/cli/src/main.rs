@@ -10,13 +10,15 @@ mod input;
 mod item;
 mod output;
 mod progress;
+mod reader;
 mod rejects;
 mod report;
 mod run;
 mod signals;
 mod units;
+mod watch;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
         .init();
     let result = match cli.command {
         Command::Run(args) => run::command(&args),

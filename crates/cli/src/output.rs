@@ -69,14 +69,20 @@ fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
         let column = |c: &ColumnArg| Column::new(&c.name).affinity(c.affinity);
         options = options.columns(args.columns.iter().map(column));
     }
+    let table = args.table.clone();
     Box::new(move |_| {
-        let sink = options.open(Cells).map_err(|error| at_fault(&error, &path))?;
+        let sink =
+            options.open(Cells).map_err(|error| at_fault(&error, &path, table.as_deref()))?;
         Ok(Box::new(sink) as BoxSink)
     })
 }
 
-fn at_fault(error: &OpenError, path: &Path) -> Failure {
+fn at_fault(error: &OpenError, path: &Path, table: Option<&str>) -> Failure {
     match error {
+        OpenError::Name { name, .. } if Some(name.as_str()) == table => {
+            Failure::usage("--table", error)
+        }
+        OpenError::Name { .. } => Failure::usage("--columns", error),
         OpenError::Columns(_) => Failure::usage("--columns", error),
         _ if error.is_schema() => Failure::usage("--table and --columns", error),
         _ => Failure::usage("--to", format!("cannot open {}: {error}", path.display())),

@@ -40,7 +40,7 @@ pub(crate) struct Report {
     pub(crate) items_per_second: f64,
     /// Bytes of an unfinished line that was in hand when intake was stopped; not an item.
     pub(crate) partial_line_bytes: u64,
-    /// `end of input`, `SIGINT`, `SIGTERM`, `sink gone` or `read error`.
+    /// `end of input`, `SIGINT`, `SIGTERM`, `SIGHUP`, `sink gone` or `read error`.
     pub(crate) stopped_by: &'static str,
     /// Whether a second signal cut the drain short.
     pub(crate) aborted: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Durations {
     pub(crate) drain: f64,
     /// A write of the sink.
     pub(crate) flush: Spread,
-    /// The oldest item of a batch when its write began.
+    /// The oldest item of a batch when the sink had answered.
     pub(crate) batch_age: Spread,
 }
 

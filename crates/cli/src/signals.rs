@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 const RUNNING: u8 = 0;
@@ -82,13 +82,17 @@ impl Stop {
     }
 }
 
-/// Takes SIGINT and SIGTERM from now on; `wake` hears of each.
+/// Takes SIGINT, SIGTERM and, unless it was ignored (`nohup`), SIGHUP from now on; `wake` hears of
+/// each.
 pub(crate) fn listen<E: Send + 'static>(
     stop: &Arc<Stop>,
     wake: mpsc::Sender<E>,
     event: fn() -> E,
 ) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if hangup_counts() {
+        signals.add_signal(SIGHUP)?;
+    }
     let stop = Arc::clone(stop);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
@@ -98,6 +102,15 @@ pub(crate) fn listen<E: Send + 'static>(
         }
     })?;
     Ok(())
+}
+
+/// Whether SIGHUP is not ignored, as Linux tells; where nobody does, it keeps its default effect.
+fn hangup_counts() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (SIGHUP - 1)) == 0)
 }
 
 #[cfg(test)]

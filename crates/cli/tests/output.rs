@@ -53,7 +53,8 @@ fn people_get_theirs_on_standard_error() {
 #[test]
 fn rejects_name_line_stage_reason_and_text() {
     let place = Place::new();
-    let input = "{\"a\":1}\n{\"a\":\nx\n{\"a\":\"no number\"}\n{\"a\":2}\n";
+    let input = "{\"a\":1}\n{\"a\":\nx\n{\"a\":1}\n{\"a\":2}\n";
+    place.connect().execute_batch("CREATE TABLE items (a INTEGER UNIQUE)").unwrap();
     let done = run(&place, "--to DB --columns a:integer --rejects REJECTS", input);
     assert_eq!(done.code, Some(1));
     let mut rejects = place.rejects();
@@ -61,7 +62,7 @@ fn rejects_name_line_stage_reason_and_text() {
     let brief = |r: &serde_json::Value| format!("{} {} {}", r["line"], r["stage"], r["text"]);
     assert_eq!(
         rejects.iter().map(brief).collect::<Vec<_>>(),
-        [r#"2 "parse" "{\"a\":""#, r#"3 "parse" "x""#, r#"4 "store" "{\"a\":\"no number\"}""#]
+        [r#"2 "parse" "{\"a\":""#, r#"3 "parse" "x""#, r#"4 "store" "{\"a\":1}""#]
     );
     assert!(rejects.iter().all(|reject| !reject["reason"].as_str().unwrap().is_empty()));
     let report = done.report();
@@ -186,4 +187,47 @@ fn long_items_do_not_fill_the_memory() {
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!(done.report().n("flushed_ok"), 300);
     assert!((1..200_000).contains(&peak), "peak {peak} kB");
+}
+
+#[test]
+fn typed_columns_are_the_same_for_every_destination() {
+    let input = "{\"i\":\"07\",\"r\":1,\"t\":1.50}\n{\"i\":1.5}\n{\"r\":1e999}\n{\"a\":1e999}\n";
+    let columns = "--columns i:integer,r:real,t:text,a --rejects REJECTS";
+    let place = Place::new();
+    run(&place, &format!("--to DB {columns}"), input);
+    let sql = "SELECT quote(i)||quote(r)||quote(t)||quote(a) FROM items ORDER BY rowid";
+    assert_eq!(place.rows(sql), ["71.0'1.50'NULL", "NULLNULLNULL'1e999'"]);
+    let expected = "{\"i\":7,\"r\":1.0,\"t\":\"1.50\",\"a\":null}\n\
+                    {\"i\":null,\"r\":null,\"t\":null,\"a\":\"1e999\"}\n";
+    let done = run(&place, &format!("--to stdout {columns}"), input);
+    assert_eq!(done.stdout, expected);
+    let done = run(&place, &format!("--to OUT {columns}"), input);
+    assert_eq!(std::fs::read_to_string(place.path("out")).unwrap(), expected);
+    assert_eq!((done.report().n("rejected"), place.rejects().len()), (2, 2));
+}
+
+#[test]
+fn typed_columns_of_csv_are_the_same_for_every_destination() {
+    let place = Place::new();
+    let options = "--to OUT --format csv --columns i:integer,r:real,t:text,a";
+    run(&place, options, "i,r,t,a\n 007 ,2,2,2\n,,,\nx,1,1,1\n");
+    let expected = "{\"i\":7,\"r\":2.0,\"t\":\"2\",\"a\":\"2\"}\n\
+                    {\"i\":null,\"r\":null,\"t\":\"\",\"a\":\"\"}\n";
+    assert_eq!(std::fs::read_to_string(place.path("out")).unwrap(), expected);
+}
+
+#[test]
+fn rejects_go_to_a_pipe_that_somebody_reads() {
+    let place = Place::new();
+    let path = place.path("rejects");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let done = run(&place, "--to null --rejects REJECTS", "x\n");
+    assert_eq!(done.code, Some(2), "nobody reads: {}", done.stderr);
+    let reader = std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    // The other end is there a moment later.
+    common::until(|| {
+        (run(&place, "--to null --rejects REJECTS", "x\n").code != Some(2)).then_some(())
+    });
+    assert!(reader.join().unwrap().starts_with("{\"line\":1"));
 }

@@ -26,7 +26,12 @@ fn batching_options_are_checked_by_the_library_and_named() {
     refused("--to null --max-batch-size 0", "--max-batch-size");
     refused("--to null --max-batch-size 100 --queue-depth 64", "--max-batch-size");
     refused("--to null --flushers 0", "--flushers");
-    refused("--to null --max-batch-delay 61s", "--max-batch-delay");
+    let error = refused("--to null --max-batch-delay 61s", "--max-batch-delay");
+    assert!(error.contains("--allow-long-delay"), "{error}");
+    let error = refused("--to null --max-batch-size 100 --queue-depth 64", "--queue-depth");
+    assert!(!error.contains("queue_depth"), "{error}");
+    let error = refused("--to null --queue-depth 8388608", "--queue-depth");
+    assert!(error.contains("at most 4194304"), "{error}");
 }
 
 #[test]
@@ -83,6 +88,24 @@ fn the_input_is_never_written_to() {
     assert_eq!(std::fs::read(place.path("input")).unwrap(), b"{\"a\":1}\n");
     let out = place.path("out").display().to_string();
     refused_in(&place, &format!("--to OUT --rejects {out}"), "--rejects");
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn rejects_never_replace_the_destination_under_whatever_name() {
+    let place = Place::new();
+    place.connect().execute_batch("CREATE TABLE items (item)").unwrap();
+    let db = place.path("test.db");
+    let before = std::fs::read(&db).unwrap();
+    std::fs::hard_link(&db, place.path("hard")).unwrap();
+    std::os::unix::fs::symlink(&db, place.path("soft")).unwrap();
+    let dir = place.path("").display().to_string();
+    for name in ["./test.db", "hard", "soft", "test.db-wal", "test.db-shm"] {
+        refused_in(&place, &format!("--to DB --rejects {dir}{name}"), "--rejects: is the file");
+        assert_eq!(std::fs::read(&db).unwrap(), before, "{name}");
+    }
+    let linked = format!("--to sqlite:{dir}soft --rejects {dir}test.db-wal");
+    refused_in(&place, &linked, "--rejects: is the file");
 }
 
 #[test]
@@ -100,7 +123,12 @@ fn a_header_without_a_column_is_described() {
     let place = Place::new();
     let done = run(&place, "--to DB --format csv --columns a,x", "a,b\n1,2\n");
     assert_eq!(done.code, Some(2));
-    assert!(done.stderr.contains(r#"--columns: CSV header: no column "x""#), "{}", done.stderr);
+    let expected = "error: --columns: CSV header: no column \"x\"; it has [\"a\", \"b\"]\n";
+    assert_eq!(done.stderr, expected);
+    assert!(!place.path("test.db").exists());
+    place.write("rejects", "precious\n");
+    refused_in(&place, "--to DB --format csv --columns x --rejects REJECTS", "--columns");
+    assert_eq!(std::fs::read(place.path("rejects")).unwrap(), b"precious\n");
 }
 
 #[test]

@@ -146,8 +146,9 @@ impl SqliteOptions {
         self
     }
 
-    /// How long a batch waits for other writers of the file before it fails as transient. During a
-    /// shutdown it is cut to the time left.
+    /// How long a batch waits for other writers of the file before it fails as transient. For a
+    /// write that starts when a shutdown has begun it is cut to the time left; one that waits
+    /// already knows of no deadline and waits on.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;

@@ -7,6 +7,9 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::OpenError;
 use crate::options::{Column, SqliteOptions};
 
+/// SQLite's limit, unless it was built with another.
+const COLUMNS_MAX: usize = 2_000;
+
 /// Quotes a name for use in SQL: `"` is doubled, so that no name can end the quotes.
 ///
 /// # Errors
@@ -50,6 +53,10 @@ fn check_columns(columns: &[Column]) -> Result<(), OpenError> {
     if columns.is_empty() {
         return Err(OpenError::Columns("no columns were given".to_owned()));
     }
+    if columns.len() > COLUMNS_MAX {
+        let what = format!("{} columns, SQLite takes at most {COLUMNS_MAX}", columns.len());
+        return Err(OpenError::Columns(what));
+    }
     for (index, column) in columns.iter().enumerate() {
         let same = |other: &Column| other.name.eq_ignore_ascii_case(&column.name);
         if columns[..index].iter().any(same) {
@@ -72,6 +79,11 @@ fn insert_sql(options: &SqliteOptions) -> Result<String, OpenError> {
 }
 
 fn create_sql(options: &SqliteOptions) -> Result<String, OpenError> {
+    let own = options.table.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+    if own {
+        let reason = "is not free: SQLite keeps names in sqlite_ for itself";
+        return Err(OpenError::Name { name: options.table.clone(), reason });
+    }
     let mut columns = String::new();
     for (index, column) in options.columns.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
@@ -94,8 +106,13 @@ struct Existing {
 }
 
 fn check_table(db: &Connection, options: &SqliteOptions) -> Result<(), OpenError> {
-    let sql = "SELECT name, \"notnull\" AND dflt_value IS NULL AND NOT pk, hidden \
-               FROM pragma_table_xinfo(?1)";
+    // SQLite itself finds a value for a lone INTEGER PRIMARY KEY, the row's number, and no other.
+    let sql = "SELECT name, \"notnull\" AND dflt_value IS NULL \
+               AND NOT (pk AND upper(type) = 'INTEGER' \
+                 AND (SELECT count(*) FROM pragma_table_info(?1) WHERE pk) = 1 \
+                 AND NOT (SELECT wr FROM pragma_table_list WHERE schema = 'main' \
+                   AND name = ?1 COLLATE NOCASE)), \
+               hidden FROM pragma_table_xinfo(?1)";
     let mut statement = db.prepare(sql)?;
     let there = statement
         .query_map([&options.table], |row| {

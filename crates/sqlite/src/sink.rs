@@ -3,12 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionState};
 use sluicegate::sink::SinkLimits;
-use sluicegate::{Applied, Batch, BoxError, Sink, WriteContext, WriteError};
+use sluicegate::{Applied, Batch, BoxError, Class, Sink, WriteContext, WriteError};
 
 use crate::classify::{is_constraint, is_row_fault, may_have_applied, write_error};
 use crate::row::{BindRow, Row};
@@ -17,6 +17,9 @@ use crate::{OpenError, SqliteOptions, schema};
 /// Between two tries to switch a file to WAL, for which SQLite does not use its own busy handler.
 const WAL_RETRY: Duration = Duration::from_millis(5);
 
+/// Between two tries to have the turn when there is a deadline.
+const TURN_RETRY: Duration = Duration::from_millis(1);
+
 /// Writes each batch in one transaction. Opened by [`SqliteOptions::open`]; one per flusher.
 ///
 /// # What a failure means
@@ -24,7 +27,7 @@ const WAL_RETRY: Duration = Duration::from_millis(5);
 ///   is too big, one that the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone;
 ///   the rest of the batch is committed.
 /// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by
-///   another writer, disk full, an I/O error: [`Class::Transient`](sluicegate::Class::Transient).
+///   another writer, disk full, an I/O error: [`Class::Transient`].
 /// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in
 ///   the log: [`Applied::Unknown`].
 /// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke
@@ -160,9 +163,10 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         if self.db.is_autocommit() { Ok(()) } else { execute(&self.db, "ROLLBACK") }
     }
 
-    /// Other writers are waited for no longer than the engine waits for this call.
-    fn limit_patience(&self, cx: &WriteContext<'_>) -> Result<(), WriteError> {
-        match cx.time_left() {
+    /// Other writers are waited for no longer than the engine waits for this call, of which some
+    /// time has `gone`.
+    fn limit_patience(&self, cx: &WriteContext<'_>, gone: Duration) -> Result<(), WriteError> {
+        match cx.time_left().map(|left| left.saturating_sub(gone)) {
             Some(left) => self.db.busy_timeout(left.min(self.busy_timeout)).map_err(write_error),
             None => Ok(()),
         }
@@ -171,9 +175,10 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
 
 impl<T, B: BindRow<T>> Sink<T> for SqliteSink<T, B> {
     fn write(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        let started = Instant::now();
         let turn = Arc::clone(&self.turn);
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.limit_patience(cx)?;
+        let _turn = take_turn(&turn, cx.time_left())?;
+        self.limit_patience(cx, started.elapsed())?;
         self.roll_back().map_err(write_error)?;
         self.refused.clear();
         self.refused.resize(batch.len(), false);
@@ -213,6 +218,29 @@ impl<T, B> fmt::Debug for SqliteSink<T, B> {
             .field("synchronous", &synchronous.unwrap_or(-1))
             .field("in_transaction", &writing)
             .finish_non_exhaustive()
+    }
+}
+
+/// Waits for the turn, but not longer than the engine waits for this call: nothing has happened
+/// yet, so the batch fails with nothing applied.
+fn take_turn(
+    turn: &Mutex<()>,
+    patience: Option<Duration>,
+) -> Result<MutexGuard<'_, ()>, WriteError> {
+    let Some(patience) = patience else {
+        return Ok(turn.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    let started = Instant::now();
+    loop {
+        match turn.try_lock() {
+            Ok(taken) => return Ok(taken),
+            Err(TryLockError::Poisoned(taken)) => return Ok(taken.into_inner()),
+            Err(TryLockError::WouldBlock) if started.elapsed() >= patience => {
+                let what = "the other flushers did not let this one write before the deadline";
+                return Err(WriteError::new(Class::Transient, what));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(TURN_RETRY),
+        }
     }
 }
 

@@ -208,6 +208,32 @@ fn what_does_not_match_is_named() {
 }
 
 #[test]
+fn names_and_numbers_that_sqlite_cannot_have_are_told() {
+    let db = Db::new();
+    let error = refusal(&db.options().table("SQLite_x"));
+    assert!(matches!(error, OpenError::Name { .. }), "{error}");
+    let many = (0..2_001).map(|n| Column::new(format!("c{n}")));
+    let error = refusal(&db.options().columns(many));
+    assert!(matches!(error, OpenError::Columns(_)), "{error}");
+}
+
+#[test]
+fn a_key_that_must_be_given_is_missed_and_a_row_number_is_not() {
+    let keyed = [
+        "CREATE TABLE items (id TEXT NOT NULL PRIMARY KEY, item)",
+        "CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, item) WITHOUT ROWID",
+        "CREATE TABLE items (id INTEGER NOT NULL, b INTEGER, item, PRIMARY KEY (id, b))",
+        "CREATE TABLE items (id TEXT PRIMARY KEY, item TEXT) STRICT",
+    ];
+    for schema in keyed {
+        let error = refusal(&Db::with(schema).options());
+        assert!(error.to_string().contains("needs a value for its column \"id\""), "{error}");
+    }
+    let db = Db::with("CREATE TABLE items (id INTEGER NOT NULL PRIMARY KEY, item)");
+    assert!(write(&db.options(), &["a"]).is_clean());
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused() {
     let db = Db::new();
     std::fs::write(&db.path, "not a database, but long enough to look like one".repeat(50))

@@ -8,11 +8,12 @@ use std::fmt;
 use std::io;
 
 use csv_core::{ReadRecordResult, Reader};
-use sluicegate_sqlite::Affinity;
 
 use super::lines::{BOM, CHUNK, HEAD};
 use super::source::{Fill, Filled};
+use super::value::{from_field, in_column};
 use super::{Columns, End, Next, Records, Reject, not_utf8};
+use crate::args::ColumnArg;
 use crate::item::{Cell, Item, Payload, Span};
 
 /// More fields than any table has columns; a record with more is rejected.
@@ -23,6 +24,8 @@ pub(crate) struct Csv<S> {
     scanner: Scanner<S>,
     columns: Columns,
     header: Option<Header>,
+    /// What came instead of the header: the end of the input, or an error.
+    instead: Option<io::Result<End>>,
 }
 
 struct Header {
@@ -47,15 +50,9 @@ impl fmt::Display for HeaderError {
 
 impl std::error::Error for HeaderError {}
 
-impl From<HeaderError> for io::Error {
-    fn from(error: HeaderError) -> Self {
-        Self::new(io::ErrorKind::InvalidData, error)
-    }
-}
-
 impl<S: Fill> Csv<S> {
     pub(crate) fn new(source: S, max: usize, columns: Columns) -> Self {
-        Self { scanner: Scanner::new(source, max), columns, header: None }
+        Self { scanner: Scanner::new(source, max), columns, header: None, instead: None }
     }
 
     fn item(&self, header: &Header, line: u64) -> Result<Item, String> {
@@ -76,34 +73,33 @@ impl<S: Fill> Csv<S> {
             as_object(&header.names, &fields, &mut text)?;
             Payload::Whole(Span::new(source.len(), text.len()))
         } else {
-            Payload::Cells(self.cells(header, &fields, &mut text))
+            Payload::Cells(self.cells(header, &fields, &mut text)?)
         };
         Ok(Item::new(line, text, source.len(), payload))
     }
 
-    fn cells(&self, header: &Header, fields: &[&str], text: &mut String) -> Box<[Cell]> {
+    fn cells(
+        &self,
+        header: &Header,
+        fields: &[&str],
+        text: &mut String,
+    ) -> Result<Box<[Cell]>, String> {
         let cell = |(column, field): (usize, &usize)| {
             let value = fields[*field];
-            let number =
-                matches!(self.columns[column].affinity, Affinity::Integer | Affinity::Real);
-            if number && value.is_empty() {
-                return Cell::Null;
+            let ColumnArg { name, affinity } = &self.columns[column];
+            let span = Span::new(text.len(), text.len() + value.len());
+            let cell = from_field(value, span, *affinity).map_err(|why| in_column(name, &why))?;
+            if matches!(cell, Cell::Text(_)) {
+                text.push_str(value);
             }
-            let start = text.len();
-            text.push_str(value);
-            Cell::Text(Span::new(start, text.len()))
+            Ok(cell)
         };
         header.fields.iter().enumerate().map(cell).collect()
     }
 
-    /// Reads the header; none where the input is empty or over.
-    fn read_header(&mut self) -> io::Result<Option<End>> {
-        let outcome = self.scanner.next()?;
-        if let Scan::End(end) = outcome {
-            return Ok(Some(end));
-        }
+    fn read_header(&self, outcome: Scan) -> Result<Header, HeaderError> {
         let scanner = &self.scanner;
-        let bad = |what: String| io::Error::from(HeaderError { option: "--from", what });
+        let bad = |what: String| HeaderError { option: "--from", what };
         if matches!(outcome, Scan::TooLong) || scanner.open_quote {
             return Err(bad("longer than --max-line-bytes, or a quote is not closed".to_owned()));
         }
@@ -120,21 +116,27 @@ impl<S: Fill> Csv<S> {
                 Some(field) => fields.push(field),
                 None => {
                     let what = format!("no column {:?}; it has {names:?}", column.name);
-                    return Err(HeaderError { option: "--columns", what }.into());
+                    return Err(HeaderError { option: "--columns", what });
                 }
             }
         }
-        self.header = Some(Header { names, fields });
-        Ok(None)
+        Ok(Header { names, fields })
     }
 }
 
 impl<S: Fill> Records for Csv<S> {
+    fn begin(&mut self) -> Result<(), HeaderError> {
+        match self.scanner.next() {
+            Ok(Scan::End(end)) => self.instead = Some(Ok(end)),
+            Err(error) => self.instead = Some(Err(error)),
+            Ok(outcome) => self.header = Some(self.read_header(outcome)?),
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> io::Result<Next> {
-        if self.header.is_none()
-            && let Some(end) = self.read_header()?
-        {
-            return Ok(Next::End(end));
+        if let Some(instead) = self.instead.take() {
+            return instead.map(Next::End);
         }
         let scan = self.scanner.next()?;
         let line = self.scanner.first_line;
@@ -144,7 +146,7 @@ impl<S: Fill> Records for Csv<S> {
                 let (bytes, max) = (self.scanner.bytes, self.scanner.max);
                 format!("too long: {bytes} bytes, --max-line-bytes is {max}")
             }
-            // The header was read above.
+            // `begin` has read the header.
             Scan::Record => match self.header.as_ref().map(|header| self.item(header, line)) {
                 Some(Ok(item)) => return Ok(Next::Item(item)),
                 Some(Err(reason)) => reason,
@@ -361,7 +363,7 @@ mod tests {
 
     #[test]
     fn columns_are_matched_to_the_header() {
-        assert_eq!(read("b,a,c\n1,x,\n,y,2", "a,b:integer"), ["2:\"x\" \"1\"", "3:\"y\" -"]);
+        assert_eq!(read("b,a,c\n1,x,\n,y,2", "a,b:integer"), ["2:\"x\" 1", "3:\"y\" -"]);
     }
 
     #[test]
@@ -385,6 +387,15 @@ mod tests {
         let cut = "2!the input ends inside a quoted field (cut short?)";
         assert_eq!(read("a,b\n1,\"x\n", "a"), [cut]);
         assert_eq!(read("a,b\n1,\"x\"", "b"), ["2:\"x\""]);
+        assert_eq!(read("a,b\n1,\"x\"\"", "b"), [cut]);
+    }
+
+    #[test]
+    fn fields_are_converted_by_their_columns_type() {
+        let seen = read("i,r,t\n 007 ,1,007\n, ,\n1.5,1,x\n1,nan,x\n", "i:integer,r:real,t:text");
+        let integer = "4!column \"i\": \"1.5\" is no integer of 64 bits";
+        let real = "5!column \"r\": \"nan\" is no number";
+        assert_eq!(seen, ["2:7 1.0 \"007\"", "3:- - \"\"", integer, real]);
     }
 
     #[test]
@@ -406,7 +417,7 @@ mod tests {
     #[test]
     fn a_header_that_lacks_a_column_says_so() {
         let columns: Columns = ["a", "x"].map(|c| c.parse().unwrap()).into();
-        let error = Csv::new(Pieces::of(b"a,b\n", 9), 100, columns).next().unwrap_err();
+        let error = Csv::new(Pieces::of(b"a,b\n", 9), 100, columns).begin().unwrap_err();
         assert_eq!(error.to_string(), r#"CSV header: no column "x"; it has ["a", "b"]"#);
     }
 

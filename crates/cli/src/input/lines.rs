@@ -3,7 +3,8 @@
 use std::io;
 
 use super::source::{Fill, Filled};
-use super::{End, Next, Records, Reject, not_utf8};
+use super::value::{from_text, in_column};
+use super::{Columns, End, Next, Records, Reject, not_utf8};
 use crate::item::{Item, Payload, Span};
 
 /// What is asked of the source at a time.
@@ -178,11 +179,13 @@ pub(crate) fn is_blank(line: &[u8]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Plain<S> {
     lines: LineReader<S>,
+    /// At most one.
+    columns: Columns,
 }
 
 impl<S: Fill> Plain<S> {
-    pub(crate) fn new(source: S, max: usize) -> Self {
-        Self { lines: LineReader::new(source, max) }
+    pub(crate) fn new(source: S, max: usize, columns: Columns) -> Self {
+        Self { lines: LineReader::new(source, max), columns }
     }
 }
 
@@ -192,14 +195,11 @@ impl<S: Fill> Records for Plain<S> {
             let max = self.lines.max;
             return Ok(match self.lines.next()? {
                 NextLine::Line(line) if is_blank(line.bytes) => continue,
-                NextLine::Line(line) => match std::str::from_utf8(line.bytes) {
-                    Ok(text) => {
-                        let payload = Payload::Whole(Span::new(0, text.len()));
-                        Next::Item(Item::new(line.number, text.to_owned(), text.len(), payload))
-                    }
-                    Err(error) => Next::Reject(Reject {
+                NextLine::Line(line) => match parse(line.number, line.bytes, &self.columns) {
+                    Ok(item) => Next::Item(item),
+                    Err(reason) => Next::Reject(Reject {
                         line: line.number,
-                        reason: not_utf8(error),
+                        reason,
                         text: line.bytes.to_vec(),
                         cut: false,
                     }),
@@ -211,18 +211,42 @@ impl<S: Fill> Records for Plain<S> {
     }
 }
 
+fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
+    let text = std::str::from_utf8(line).map_err(not_utf8)?;
+    let span = Span::new(0, text.len());
+    let payload = match columns.first() {
+        None => Payload::Whole(span),
+        Some(column) => {
+            let cell = from_text(text, span, column.affinity);
+            Payload::Cells([cell.map_err(|why| in_column(&column.name, &why))?].into())
+        }
+    };
+    Ok(Item::new(number, text.to_owned(), text.len(), payload))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::input::testing::{Pieces, all};
 
     fn read(text: &[u8], max: usize) -> Vec<String> {
-        let whole = all(Plain::new(Pieces::of(text, usize::MAX), max));
+        let whole = all(Plain::new(Pieces::of(text, usize::MAX), max, Columns::default()));
         for step in [1, 2, 7] {
-            assert_eq!(all(Plain::new(Pieces::of(text, step), max)), whole, "step {step}");
+            assert_eq!(
+                all(Plain::new(Pieces::of(text, step), max, Columns::default())),
+                whole,
+                "step {step}"
+            );
         }
         assert_eq!(whole.1, End::Eof);
         whole.0
+    }
+
+    #[test]
+    fn a_column_has_its_type() {
+        let columns: Columns = ["n:integer"].map(|c| c.parse().unwrap()).into();
+        let (seen, _) = all(Plain::new(Pieces::of(b" 07\nx\n", 9), 9, columns));
+        assert_eq!(seen, ["1:7", "2!column \"n\": \"x\" is no integer"]);
     }
 
     #[test]
@@ -263,7 +287,7 @@ mod tests {
     #[test]
     fn a_stop_hands_out_whole_lines_and_tells_of_the_rest() {
         let source = Pieces::of(b"a\nb\ncde", usize::MAX).then_stopped();
-        let (seen, end) = all(Plain::new(source, 9));
+        let (seen, end) = all(Plain::new(source, 9, Columns::default()));
         assert_eq!(seen, ["1:a", "2:b"]);
         assert_eq!(end, End::Stopped { partial: 3 });
     }

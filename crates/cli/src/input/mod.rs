@@ -10,6 +10,7 @@ mod json;
 mod lines;
 mod ndjson;
 pub(crate) mod source;
+mod value;
 
 use std::io;
 use std::sync::Arc;
@@ -50,6 +51,11 @@ pub(crate) enum Next {
 
 /// Reads one item after the other.
 pub(crate) trait Records {
+    /// Reads what comes before the first item, if the format has such.
+    fn begin(&mut self) -> Result<(), HeaderError> {
+        Ok(())
+    }
+
     /// The next item. Blank lines are skipped.
     fn next(&mut self) -> io::Result<Next>;
 }
@@ -62,7 +68,7 @@ pub(crate) fn open<S: Fill + Send + 'static>(source: S, args: &RunArgs) -> Box<d
     let columns: Columns = args.columns.clone().into();
     let max = args.max_line_bytes;
     match args.format {
-        Format::Lines => Box::new(lines::Plain::new(source, max)),
+        Format::Lines => Box::new(lines::Plain::new(source, max, columns)),
         Format::Ndjson => Box::new(ndjson::Ndjson::new(source, max, columns)),
         Format::Csv => Box::new(csv::Csv::new(source, max, columns)),
     }
@@ -115,6 +121,7 @@ pub(crate) mod testing {
 
     /// Everything up to the end: `line:text` for items and `line!reason` for rejects.
     pub(crate) fn all(mut records: impl Records) -> (Vec<String>, End) {
+        records.begin().unwrap();
         let mut seen = Vec::new();
         loop {
             match records.next().unwrap() {

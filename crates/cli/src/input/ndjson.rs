@@ -9,11 +9,14 @@ use std::io;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use sluicegate_sqlite::Affinity;
 
 use super::json::{DEPTH_MAX, is_too_deep};
 use super::lines::{LineReader, NextLine, is_blank, too_long};
 use super::source::Fill;
+use super::value::{self, in_column};
 use super::{Columns, Next, Records, Reject, not_utf8};
+use crate::args::ColumnArg;
 use crate::item::{Cell, Item, Payload, Span};
 
 /// Items from lines of JSON.
@@ -78,8 +81,12 @@ fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
 /// The line is always line 1 for the parser, which only misleads.
 fn not_json(error: serde_json::Error) -> String {
     let text = error.to_string();
-    let what = text.split(" at line ").next().unwrap_or(&text);
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     match error.classify() {
+        // The one type that is asked for.
+        serde_json::error::Category::Data if what.starts_with("invalid type") => {
+            "not an object, which --columns needs".to_owned()
+        }
         serde_json::error::Category::Data => what.to_owned(),
         serde_json::error::Category::Eof => format!("not JSON: {what} (line cut short?)"),
         _ => format!("not JSON: {what} at byte {}", error.column()),
@@ -107,7 +114,7 @@ impl<'a> Visitor<'a> for &mut RowParser<'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object, for --columns")
+        f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
@@ -119,11 +126,13 @@ impl<'a> Visitor<'a> for &mut RowParser<'a> {
                 continue;
             };
             let value = map.next_value::<&RawValue>()?;
+            let ColumnArg { name, affinity } = &self.columns[index];
             if self.cells[index].is_some() {
-                let name = &self.columns[index].name;
                 return Err(M::Error::custom(format_args!("duplicate key {name:?}")));
             }
-            self.cells[index] = Some(self.cell(value.get()).map_err(M::Error::custom)?);
+            let cell = self.cell(value.get(), *affinity);
+            let cell = cell.map_err(|why| M::Error::custom(in_column(name, &why)))?;
+            self.cells[index] = Some(cell);
             expected = index + 1;
         }
         Ok(())
@@ -131,43 +140,28 @@ impl<'a> Visitor<'a> for &mut RowParser<'a> {
 }
 
 impl RowParser<'_> {
-    fn cell(&mut self, raw: &str) -> Result<Cell, String> {
+    fn cell(&mut self, raw: &str, affinity: Affinity) -> Result<Cell, String> {
         let start = raw.as_ptr() as usize - self.line.as_ptr() as usize;
         let whole = Span::new(start, start + raw.len());
         match raw.as_bytes()[0] {
             b'n' => Ok(Cell::Null),
-            b't' => Ok(Cell::Bool(true)),
-            b'f' => Ok(Cell::Bool(false)),
-            b'[' | b'{' => Ok(Cell::Json(whole)),
+            first @ (b't' | b'f') => Ok(value::from_bool(first == b't', whole, affinity)),
+            b'[' | b'{' => value::from_json(whole, affinity),
             b'"' if memchr::memchr(b'\\', raw.as_bytes()).is_none() => {
-                Ok(Cell::Text(Span::new(start + 1, start + raw.len() - 1)))
+                let span = Span::new(start + 1, start + raw.len() - 1);
+                value::from_text(&raw[1..raw.len() - 1], span, affinity)
             }
-            b'"' => self.decode(raw).map(Cell::Text),
-            _ => Ok(number(raw, whole)),
+            b'"' => self.decode(raw, affinity),
+            _ => value::from_number(raw, whole, affinity),
         }
     }
 
-    fn decode(&mut self, raw: &str) -> Result<Span, String> {
+    fn decode(&mut self, raw: &str, affinity: Affinity) -> Result<Cell, String> {
         let text: String = serde_json::from_str(raw).map_err(not_json)?;
         let all = self.decoded.get_or_insert_with(|| self.line.to_owned());
         let start = all.len();
         all.push_str(&text);
-        Ok(Span::new(start, all.len()))
-    }
-}
-
-/// Integers that fit are integers, other integers stay text so that no digit is lost, the rest is
-/// floating point.
-fn number(raw: &str, whole: Span) -> Cell {
-    if let Ok(integer) = raw.parse() {
-        return Cell::Integer(integer);
-    }
-    if raw.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) {
-        return Cell::Text(whole);
-    }
-    match raw.parse::<f64>() {
-        Ok(real) if real.is_finite() => Cell::Real(real),
-        _ => Cell::Text(whole),
+        value::from_text(&text, Span::new(start, all.len()), affinity)
     }
 }
 
@@ -246,6 +240,30 @@ mod tests {
     }
 
     #[test]
+    fn values_are_of_their_columns_type_or_rejected() {
+        let typed = "i:integer,r:real,t:text";
+        let good = r#"{"i":"\u0030\u0037","r":"1","t":1.50}
+{"i":1e3,"r":true,"t":[1, 2]}
+{"i":true,"r":7,"t":false}
+"#;
+        let seen = ["1:7 1.0 \"1.50\"", "2:1000 1.0 \"[1, 2]\"", "3:1 7.0 \"false\""];
+        assert_eq!(read(good, typed), seen);
+        let bad = [
+            r#"{"i":1.5}"#,
+            r#"{"i":9223372036854775808}"#,
+            r#"{"i":"x"}"#,
+            r#"{"i":[]}"#,
+            r#"{"r":9007199254740993}"#,
+            r#"{"r":1e999}"#,
+            r#"{"r":"at line 1"}"#,
+        ];
+        let seen = read(&bad.join("\n"), typed);
+        assert!(seen.iter().all(|seen| seen.contains("!column ")), "{seen:?}");
+        assert_eq!(seen[2], "3!column \"i\": \"x\" is no integer");
+        assert_eq!(seen[6], "7!column \"r\": \"at line 1\" is no number");
+    }
+
+    #[test]
     fn duplicate_keys_of_columns_are_rejected_others_ignored() {
         assert_eq!(read(r#"{"a":1,"z":1,"z":2}"#, "a"), ["1:1"]);
         assert_eq!(read(r#"{"a":1,"\u0061":2}"#, "a"), ["1!duplicate key \"a\""]);
@@ -253,7 +271,7 @@ mod tests {
 
     #[test]
     fn with_columns_only_objects_will_do() {
-        let not_object = "1!invalid type: sequence, expected an object, for --columns";
+        let not_object = "1!not an object, which --columns needs";
         assert_eq!(read("[1]\n", "a"), [not_object]);
         assert_eq!(read("{\"a\":1} 2\n", "a"), ["1!not JSON: trailing characters at byte 9"]);
     }

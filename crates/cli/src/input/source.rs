@@ -1,6 +1,6 @@
 //! A file or standard input, read in a way that a stop can interrupt.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, PipeReader, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -51,12 +51,23 @@ impl Source {
         Ok(Self { file, stop })
     }
 
+    /// What tells it from others; none if it is no regular file.
+    pub(crate) fn id(&self) -> Option<FileId> {
+        file_id(self.file.metadata())
+    }
+
     /// Whether this is the regular file at `path`.
     pub(crate) fn is_same_file(&self, path: &Path) -> bool {
-        let id = |m: std::fs::Metadata| m.is_file().then(|| (m.dev(), m.ino()));
-        let here = self.file.metadata().ok().and_then(id);
-        here.is_some() && here == std::fs::metadata(path).ok().and_then(id)
+        self.id().is_some() && self.id() == file_id(std::fs::metadata(path))
     }
+}
+
+/// Device and number: the same for every name that a file goes by.
+pub(crate) type FileId = (u64, u64);
+
+/// What tells a regular file from others.
+pub(crate) fn file_id(metadata: io::Result<Metadata>) -> Option<FileId> {
+    metadata.ok().filter(Metadata::is_file).map(|m| (m.dev(), m.ino()))
 }
 
 impl Fill for Source {
