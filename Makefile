@@ -1,6 +1,6 @@
 # Each target is a thin call of a script in ci/, so that people and CI run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all loom shuttle asan bench deny docs miri
+.PHONY: help demo test check all loom shuttle asan bench paired deny docs miri
 
 FILE ?=
 ARGS ?=
@@ -31,6 +31,9 @@ asan: ## the stress test under AddressSanitizer (nightly toolchain)
 
 bench: ## measurements (ARGS=… go to cargo bench)
 	@ci/bench.sh $(ARGS)
+
+paired: ## the speed of adding against an earlier commit, in pairs (ARGS="REV [ROUNDS]")
+	@ci/paired.sh $(ARGS)
 
 deny: ## licences, sources and bans of the dependencies
 	@ci/deny.sh
