@@ -28,7 +28,8 @@ impl fmt::Display for BatchId {
 pub enum FlushReason {
     /// It holds `max_batch_size` items.
     Size,
-    /// The next item would take it over `max_batch_bytes`, or it has just reached them.
+    /// The next item would take it over `max_batch_bytes`, or it has just reached them; or a
+    /// producer waits for bytes of `max_queue_bytes` that its items hold.
     Bytes,
     /// Its first item is `max_batch_delay` old.
     Time,
@@ -79,8 +80,6 @@ pub struct Batch<T> {
     pub(crate) reason: FlushReason,
     pub(crate) bytes: u64,
     pub(crate) items: Vec<T>,
-    /// Items that the sink does not see: their weight function panicked.
-    pub(crate) spoiled: Vec<T>,
     /// Ring position of the first item.
     pub(crate) position: u64,
     /// No item of the batch was added before this moment.
@@ -106,11 +105,6 @@ impl<T> Batch<T> {
     #[must_use]
     pub fn items(&self) -> &[T] {
         &self.items
-    }
-
-    /// How many positions of the ring the batch stands for.
-    pub(crate) fn positions(&self) -> u64 {
-        (self.items.len() + self.spoiled.len()) as u64
     }
 
     /// Sum of the items' weights in bytes, as the builder's `weight` function gives them; 0 without

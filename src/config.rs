@@ -22,6 +22,48 @@ pub enum FlushWhen {
     Idle,
 }
 
+/// What becomes of an item for which the queue has no room, once its caller has waited as long as
+/// it would: `try_add` not at all, `add_timeout` and `add_deadline` for the time they name, `add`
+/// and `add_async` for ever under `Block` and not at all under the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum WhenFull {
+    /// The caller waits; nothing is lost. Who would not wait gets the item back.
+    #[default]
+    Block,
+    /// The caller gets the item back. Counted as `rejected`.
+    Reject,
+    /// The item is let go, and the add is a success: it counts as enqueued and as dropped.
+    DropNewest,
+    /// The oldest item in the ring is let go in its place and counts as dropped.
+    DropOldest,
+}
+
+/// Why the engine let an item go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// [`WhenFull::DropNewest`].
+    Newest,
+    /// [`WhenFull::DropOldest`].
+    Oldest,
+    /// It was older than `max_age`.
+    Expired,
+}
+
+impl DropReason {
+    /// Every reason, in one fixed order.
+    pub const ALL: [Self; 3] = [Self::Newest, Self::Oldest, Self::Expired];
+
+    /// The name used in metrics and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Newest => "newest",
+            Self::Oldest => "oldest",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// The values that a builder collects.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -33,6 +75,9 @@ pub struct Config {
     pub flush_when: FlushWhen,
     pub allow_long_delay: bool,
     pub failed_kept: usize,
+    pub when_full: WhenFull,
+    pub max_queue_bytes: Option<u64>,
+    pub max_age: Option<Duration>,
 }
 
 impl Default for Config {
@@ -46,6 +91,9 @@ impl Default for Config {
             flush_when: FlushWhen::Due,
             allow_long_delay: false,
             failed_kept: 65_536,
+            when_full: WhenFull::Block,
+            max_queue_bytes: None,
+            max_age: None,
         }
     }
 }
@@ -63,6 +111,9 @@ impl Config {
             flush_when: _,
             allow_long_delay,
             failed_kept: _,
+            when_full: _,
+            max_queue_bytes,
+            max_age,
         } = *self;
         if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {
             return Err(ConfigError::QueueDepth { got: queue_depth });
@@ -87,6 +138,20 @@ impl Config {
                 return Err(ConfigError::LongDelay { got: delay });
             }
             _ => {}
+        }
+        match max_queue_bytes {
+            Some(0) => return Err(ConfigError::Zero { key: "max_queue_bytes" }),
+            Some(_) if !weighs => return Err(ConfigError::QueueBytesWithoutWeight),
+            Some(queue) if max_batch_bytes.is_some_and(|batch| batch > queue) => {
+                return Err(ConfigError::BatchOverQueueBytes {
+                    max_batch_bytes: max_batch_bytes.unwrap_or(u64::MAX),
+                    max_queue_bytes: queue,
+                });
+            }
+            _ => {}
+        }
+        if max_age == Some(Duration::ZERO) {
+            return Err(ConfigError::Zero { key: "max_age" });
         }
         if !(1..=FLUSHERS_MAX).contains(&flushers) {
             return Err(ConfigError::Flushers { got: flushers });
@@ -120,6 +185,15 @@ pub enum ConfigError {
     },
     /// `max_batch_bytes` needs a function that says how many bytes an item has.
     BytesWithoutWeight,
+    /// `max_queue_bytes` needs a function that says how many bytes an item has.
+    QueueBytesWithoutWeight,
+    /// A batch of `max_batch_bytes` could never fill.
+    BatchOverQueueBytes {
+        /// What was asked for.
+        max_batch_bytes: u64,
+        /// What was asked for.
+        max_queue_bytes: u64,
+    },
     /// `max_batch_delay` is long, and what waits in memory is lost with the process.
     LongDelay {
         /// What was asked for.
@@ -140,7 +214,8 @@ impl ConfigError {
             Self::QueueDepth { .. } => "queue_depth",
             Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
             Self::Zero { key } => key,
-            Self::BytesWithoutWeight => "max_batch_bytes",
+            Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
+            Self::QueueBytesWithoutWeight => "max_queue_bytes",
             Self::LongDelay { .. } => "max_batch_delay",
             Self::Flushers { .. } => "flushers",
         }
@@ -165,8 +240,13 @@ impl fmt::Display for ConfigError {
                 "neither max_batch_size nor max_batch_delay is set, so no batch would ever be \
                  written; set one of them",
             ),
-            Self::Zero { .. } => f.write_str("must be at least 1"),
-            Self::BytesWithoutWeight => f.write_str(
+            Self::Zero { .. } => f.write_str("must be more than 0"),
+            Self::BatchOverQueueBytes { max_batch_bytes, max_queue_bytes } => write!(
+                f,
+                "a batch of {max_batch_bytes} bytes can never fill with a max_queue_bytes of \
+                 {max_queue_bytes}; lower the one or raise the other"
+            ),
+            Self::BytesWithoutWeight | Self::QueueBytesWithoutWeight => f.write_str(
                 "the engine does not know the bytes of an item; give the builder a weight function",
             ),
             Self::LongDelay { got } => write!(
@@ -199,7 +279,7 @@ mod tests {
     #[test]
     fn each_bad_value_is_refused_under_its_own_key() {
         let delay = Duration::from_secs(3600);
-        let cases: [(ConfigError, &str); 10] = [
+        let cases: [(ConfigError, &str); 13] = [
             (refused(|c| c.queue_depth = 0), "queue_depth"),
             (refused(|c| c.queue_depth = 1), "queue_depth"),
             (refused(|c| c.queue_depth = 1000), "queue_depth"),
@@ -210,11 +290,24 @@ mod tests {
             (refused(|c| c.max_batch_bytes = Some(10)), "max_batch_bytes"),
             (refused(|c| c.max_batch_delay = Some(delay)), "max_batch_delay"),
             (refused(|c| c.flushers = 0), "flushers"),
+            (refused(|c| c.max_queue_bytes = Some(10)), "max_queue_bytes"),
+            (refused(|c| c.max_queue_bytes = Some(0)), "max_queue_bytes"),
+            (refused(|c| c.max_age = Some(Duration::ZERO)), "max_age"),
         ];
         for (error, key) in cases {
             assert_eq!(error.key(), key);
             assert!(error.to_string().starts_with(key), "{error}");
         }
+    }
+
+    #[test]
+    fn a_batch_must_fit_in_the_memory_budget() {
+        let (batch, queue) = (Some(11), Some(10));
+        let config = Config { max_batch_bytes: batch, max_queue_bytes: queue, ..Config::default() };
+        let error = config.check(true).expect_err("must be refused");
+        assert_eq!(error.key(), "max_batch_bytes");
+        let config = Config { max_batch_bytes: queue, ..config };
+        assert_eq!(config.check(true), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::config::ConfigError;
+use crate::ring::PushError;
 use crate::sink::{BoxError, Flusher};
 use crate::telemetry::Tally;
 
@@ -13,23 +14,38 @@ use crate::telemetry::Tally;
 /// `Debug` and `Display` never show the item, so that no item ever reaches a log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum AddError<T> {
-    /// Every slot of the queue is in use (`try_add` only).
+    /// Every slot of the queue is in use, or all of its bytes, and the caller would not wait.
     Full(T),
     /// The engine is closed, for good.
     Closed(T),
     /// The queue stayed full until the deadline.
     Timeout(T),
-    /// The queue is full and the caller is one of this engine's flushers: it would wait for itself.
+    /// The queue is full and the caller is one of this engine's flushers, or is just being told of
+    /// an item let go: it would wait for itself.
     Reentrant(T),
+    /// The item alone is larger than `max_queue_bytes`.
+    TooLarge {
+        /// The item.
+        item: T,
+        /// What it weighs.
+        bytes: u64,
+        /// What the queue may hold.
+        max_queue_bytes: u64,
+    },
+    /// This process was forked from the one with the flushers: nobody would write the item.
+    Forked(T),
 }
 
 impl<T> AddError<T> {
     /// The item.
     pub fn into_inner(self) -> T {
         match self {
-            Self::Full(item) | Self::Closed(item) | Self::Timeout(item) | Self::Reentrant(item) => {
-                item
-            }
+            Self::Full(item)
+            | Self::Closed(item)
+            | Self::Timeout(item)
+            | Self::Reentrant(item)
+            | Self::TooLarge { item, .. }
+            | Self::Forked(item) => item,
         }
     }
 
@@ -40,6 +56,10 @@ impl<T> AddError<T> {
             Self::Closed(_) => AddReason::Closed,
             Self::Timeout(_) => AddReason::Timeout,
             Self::Reentrant(_) => AddReason::Reentrant,
+            Self::TooLarge { bytes, max_queue_bytes, .. } => {
+                AddReason::TooLarge { bytes: *bytes, max_queue_bytes: *max_queue_bytes }
+            }
+            Self::Forked(_) => AddReason::Forked,
         }
     }
 
@@ -49,13 +69,20 @@ impl<T> AddError<T> {
             AddReason::Closed => Self::Closed(item),
             AddReason::Timeout => Self::Timeout(item),
             AddReason::Reentrant => Self::Reentrant(item),
+            AddReason::TooLarge { bytes, max_queue_bytes } => {
+                Self::TooLarge { item, bytes, max_queue_bytes }
+            }
+            AddReason::Forked => Self::Forked(item),
         }
     }
 }
 
 impl<T> fmt::Debug for AddError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}(..)", self.reason())
+        match self {
+            Self::TooLarge { bytes, .. } => write!(f, "TooLarge({bytes} bytes, ..)"),
+            _ => write!(f, "{:?}(..)", self.reason()),
+        }
     }
 }
 
@@ -70,14 +97,23 @@ impl<T> Error for AddError<T> {}
 /// Why items were not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddReason {
-    /// Every slot of the queue is in use.
+    /// Every slot of the queue is in use, or all of its bytes.
     Full,
     /// The engine is closed, for good.
     Closed,
     /// The queue stayed full until the deadline.
     Timeout,
-    /// The queue is full and the caller is one of this engine's flushers.
+    /// The queue is full and the caller would wait for itself.
     Reentrant,
+    /// The item alone is larger than the whole budget.
+    TooLarge {
+        /// What it weighs.
+        bytes: u64,
+        /// What the queue may hold.
+        max_queue_bytes: u64,
+    },
+    /// The flushers are in the parent process.
+    Forked,
 }
 
 impl fmt::Display for AddReason {
@@ -87,7 +123,36 @@ impl fmt::Display for AddReason {
             Self::Closed => "the engine is closed",
             Self::Timeout => "the queue stayed full until the deadline",
             Self::Reentrant => "the queue is full and a flusher cannot wait for itself",
+            Self::TooLarge { bytes, max_queue_bytes } => {
+                return write!(
+                    f,
+                    "the item has {bytes} bytes, and max_queue_bytes is {max_queue_bytes}"
+                );
+            }
+            Self::Forked => "the engine's flushers are in the parent process",
         })
+    }
+}
+
+/// Why an entry did not go into the ring; the entry is inside.
+pub enum Refused<E> {
+    /// The ring has no room.
+    Full(E),
+    /// The budget has no room.
+    Short(E),
+    /// Closed.
+    Closed(E),
+    /// So many bytes are more than the whole budget.
+    TooLarge(E, u64),
+}
+
+impl<E> From<PushError<E>> for Refused<E> {
+    #[inline(always)]
+    fn from(error: PushError<E>) -> Self {
+        match error {
+            PushError::Full(entry) | PushError::Busy(entry) => Self::Full(entry),
+            PushError::Closed(entry) => Self::Closed(entry),
+        }
     }
 }
 
@@ -117,6 +182,8 @@ pub enum FlushError {
     Reentrant,
     /// No flusher is left to do it: the engine was shut down.
     Stopped(Tally),
+    /// The flushers are in the process that this one was forked from.
+    Forked,
 }
 
 impl fmt::Display for FlushError {
@@ -126,6 +193,7 @@ impl fmt::Display for FlushError {
                 write!(f, "not flushed in time, {} items in flight", tally.in_flight)
             }
             Self::Reentrant => f.write_str("a flusher cannot wait for itself to flush"),
+            Self::Forked => f.write_str("the engine's flushers are in the parent process"),
             Self::Stopped(tally) => {
                 write!(f, "no flusher is left, {} items in flight", tally.in_flight)
             }

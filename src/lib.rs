@@ -11,6 +11,7 @@
 
 #![cfg_attr(any(loom, shuttle), allow(missing_docs, missing_debug_implementations))]
 
+mod ack;
 mod batch;
 mod clock;
 mod collect;
@@ -19,6 +20,7 @@ mod engine;
 mod error;
 mod flush;
 mod guard;
+mod mode;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod sink;
@@ -29,28 +31,39 @@ mod telemetry;
 mod testing;
 mod wait;
 
+pub use ack::{Ack, AckError, AckReason, Receipt};
 pub use batch::{Batch, BatchId, FlushReason};
 pub use clock::TestClock;
-pub use config::{ConfigError, FlushWhen};
-pub use engine::{Batcher, Builder, LeftBehind, Producer, Pump, PumpStep, Shutdown, Stuck};
+pub use config::{ConfigError, DropReason, FlushWhen, WhenFull};
+#[cfg(feature = "futures")]
+pub use engine::AddSink;
+pub use engine::{
+    AddAsync, AddWithAckAsync, Batcher, Builder, FlushAsync, LeftBehind, Producer, Pump, PumpStep,
+    Shutdown, ShutdownAsync, Stuck,
+};
 pub use error::{AddError, AddManyError, AddReason, FlushError, SpawnError};
-pub use flush::FailedItem;
+pub use flush::{DroppedItem, FailedItem};
+
+pub use mode::{Mode, Plain, Tracked};
 pub use sink::{
     Applied, BoxError, Class, Flusher, Sink, SinkFactory, SinkLimits, WriteContext, WriteError,
 };
-pub use telemetry::{DurationSummary, FlushReasons, Stats, Summary, Tally};
+pub use telemetry::{Drops, DurationSummary, FlushReasons, Stats, Summary, Tally};
 
 /// The protocols' parts, for the models in `loom-tests/` alone.
 #[cfg(any(loom, shuttle))]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::ack::{Promise, promise};
     pub use crate::clock::Clock;
-    pub use crate::collect::{Former, Triggers};
-    pub use crate::flush::{Activity, Ledger, Node, Resolution, Shared, Turn, Writer};
-    pub use crate::wait::{WaitList, Wake};
+    pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
+    pub use crate::flush::{Activity, Admission, Ledger, Node, Resolution, Shared, Turn, Writer};
+    pub use crate::wait::{Budget, Charge, WaitList, Waiter, Wake};
 
     /// A handle on parts that a model has put together.
-    pub fn producer<T>(shared: std::sync::Arc<Shared<T>>) -> crate::Producer<T> {
+    pub fn producer<T: Send + 'static, M: crate::mode::Mode<T>>(
+        shared: std::sync::Arc<Shared<T, M>>,
+    ) -> crate::Producer<T, M> {
         crate::Producer::new(shared)
     }
 

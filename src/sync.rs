@@ -188,6 +188,20 @@ pub use cell::UnsafeCell;
 #[cfg(loom)]
 pub use loom::cell::UnsafeCell;
 
+/// A lock of the real world in every world: for what no model is about, forking.
+pub struct ChildLock<T>(std::sync::Mutex<T>);
+pub type ChildLockGuard<'a, T> = std::sync::MutexGuard<'a, T>;
+
+impl<T> ChildLock<T> {
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+
+    pub fn lock(&self) -> ChildLockGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// Waits a little longer each time: spins, then yields, then says that it is time to park.
 #[derive(Default)]
 pub struct Backoff {

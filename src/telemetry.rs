@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::batch::FlushReason;
+use crate::config::DropReason;
 
 /// Where the items are. At every moment, exactly:
 /// `enqueued == flushed_ok + flushed_fail + dropped + unknown + in_flight`.
@@ -17,7 +18,7 @@ pub struct Tally {
     pub flushed_ok: u64,
     /// Items that the sink has refused, with nothing of them applied.
     pub flushed_fail: u64,
-    /// Items let go on purpose, by a policy that the caller chose. None does so yet.
+    /// Items let go on purpose, by a policy that the caller chose: a full queue, an age.
     pub dropped: u64,
     /// Items written of which it cannot be known whether they took effect: the sink said so,
     /// panicked, or was left behind.
@@ -37,7 +38,7 @@ impl Tally {
 }
 
 /// A snapshot of everything that the engine counts; all of one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Where the items are.
@@ -50,8 +51,15 @@ pub struct Stats {
     pub queue_capacity: u64,
     /// An upper bound for the age of the oldest item in flight; `None` when there is none.
     pub oldest_age: Option<Duration>,
-    /// Producers asleep because the queue is full.
+    /// Bytes of the items in flight, where there is a `max_queue_bytes`; else 0.
+    pub queue_bytes: u64,
+    /// Producers, threads and tasks, asleep because the queue is full.
     pub waiting_producers: usize,
+    /// Items let go on purpose, by reason: what `tally.dropped` consists of.
+    pub drops: Drops,
+    /// Items that were not added, and given back, because the queue was full (a time-out counts,
+    /// and an item larger than the budget). They are in no tally.
+    pub rejected: u64,
     /// Why batches were closed.
     pub flush_reasons: FlushReasons,
     /// Items in a batch.
@@ -90,6 +98,27 @@ impl FlushReasons {
 
     pub(crate) fn count(&mut self, reason: FlushReason) {
         self.0[reason.index()] += 1;
+    }
+}
+
+/// How many items were let go for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Drops {
+    pub(crate) fn new(newest: u64, oldest: u64, expired: u64) -> Self {
+        Self([newest, oldest, expired])
+    }
+
+    /// Items let go for this reason.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Every reason with its number of items.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.into_iter().map(|reason| (reason, self.get(reason)))
     }
 }
 

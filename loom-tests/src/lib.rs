@@ -11,4 +11,4 @@ mod parts;
 #[cfg(any(loom, shuttle))]
 pub use items::{Item, every_item_dropped_once, forget_items};
 #[cfg(any(loom, shuttle))]
-pub use parts::{Parts, add, collect, parts, serve};
+pub use parts::{Parts, add, collect, form, parts, parts_with, serve};

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluicegate::internals::{Clock, Former, Ledger, Node, Shared, Triggers, Writer, producer};
+use sluicegate::internals::{
+    Admission, Buffer, Clock, Formed, Former, Ledger, Node, Shared, Triggers, Writer, producer,
+};
 use sluicegate::ring::Ring;
-use sluicegate::{AddError, Batch, BoxError, FlushWhen, Producer, Sink};
+use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, Producer, Sink};
 
 use crate::Item;
 
@@ -17,6 +19,16 @@ pub type Parts = Arc<Shared<Item>>;
 /// The clock is the real one: with a test clock a full queue is an error at once, for there is no
 /// flusher to wait for.
 pub fn parts(queue_depth: usize, max_batch_size: usize, flushers: usize) -> Parts {
+    parts_with(queue_depth, max_batch_size, flushers, Admission::default())
+}
+
+/// As [`parts`], plain or tracked, with more to pass at the door.
+pub fn parts_with<M: Mode<Item>>(
+    queue_depth: usize,
+    max_batch_size: usize,
+    flushers: usize,
+    admission: Admission<Item>,
+) -> Arc<Shared<Item, M>> {
     let clock = Clock::Monotonic;
     let triggers = Triggers {
         max_batch_size,
@@ -27,9 +39,11 @@ pub fn parts(queue_depth: usize, max_batch_size: usize, flushers: usize) -> Part
     let ring = Ring::new(queue_depth).expect("a power of two");
     let former = Former::new(triggers, None, Instant::now());
     Arc::new(Shared {
-        node: Node::new(1, ring, former, clock.clone()),
+        node: Node::new(1, ring, former, admission, clock.clone()),
         ledger: Ledger::new(flushers, queue_depth, queue_depth, clock),
         on_failed: None,
+        on_dropped: None,
+        expiry: None,
     })
 }
 
@@ -45,15 +59,20 @@ pub fn add(parts: &Parts, item: Item) -> Result<(), Item> {
 
 /// The next batch, collected under the lease; `None` when there will be no more.
 pub fn collect(parts: &Parts) -> Option<Batch<Item>> {
+    form(parts).map(|formed| formed.batch)
+}
+
+/// As [`collect`], with the tags of its items.
+pub fn form<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<Formed<Item, M>> {
     let mut lease = parts.node.lease.lock().expect("not poisoned");
-    parts.node.collect(&mut lease, &mut Vec::new())
+    parts.node.collect(&mut lease, &mut Buffer::default())
 }
 
 /// What a flusher's thread does: collects and writes until there is nothing more.
-pub fn serve<S: Sink<Item>>(parts: &Parts, writer: &mut Writer<S>) {
+pub fn serve<M: Mode<Item>, S: Sink<Item>>(parts: &Shared<Item, M>, writer: &mut Writer<S>) {
     let reopen = || -> Result<S, BoxError> { Err("the sinks of models do not panic".into()) };
-    while let Some(batch) = collect(parts) {
-        if writer.flush(parts, batch, &reopen).is_none() {
+    while let Some(formed) = form(parts) {
+        if writer.flush(parts, formed, &reopen).is_none() {
             return;
         }
     }

@@ -224,7 +224,7 @@ fn giving_up_loses_nothing() {
         parts.ledger.stop();
         parts.node.stop();
         let collecting = sluicegate::internals::Activity::Collecting;
-        parts.ledger.leave_behind(|_, activity| activity != collecting);
+        drop(parts.ledger.leave_behind(|_, activity| activity != collecting));
         join(flushers);
         let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
         let mut unflushed = parts.ledger.take_handed_back();

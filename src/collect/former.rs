@@ -9,6 +9,8 @@ use super::marks::Marks;
 use crate::batch::{Batch, BatchId, FlushReason};
 use crate::config::FlushWhen;
 use crate::guard::guarded;
+use crate::mode::{Mode, Plain, Tag};
+use crate::ring::Run;
 
 /// Bytes of an item.
 pub type Weight<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
@@ -33,6 +35,39 @@ pub struct View {
     pub closed: bool,
     /// Items before this position are to be flushed now.
     pub flush_to: u64,
+    /// Items before this position hold bytes of the budget that somebody waits for.
+    pub press_to: u64,
+}
+
+/// A closed batch, with what its sink does not see.
+pub struct Formed<T, M: Mode<T> = Plain> {
+    pub batch: Batch<T>,
+    /// Of the batch's items, one each.
+    pub tags: M::Tags,
+    /// Items whose weight function panicked. They fail alone.
+    pub spoiled: Vec<(T, Tag<T>)>,
+    /// Every position from the batch's first one to before this one has its item here, or was
+    /// evicted.
+    pub end: u64,
+}
+
+impl<T, M: Mode<T>> Formed<T, M> {
+    /// Its items, spoiled ones too.
+    pub fn count(&self) -> u64 {
+        (self.batch.items.len() + self.spoiled.len()) as u64
+    }
+}
+
+/// Empty memory for the next batch.
+pub struct Buffer<T, M: Mode<T>> {
+    pub items: Vec<T>,
+    pub tags: M::Tags,
+}
+
+impl<T, M: Mode<T>> Default for Buffer<T, M> {
+    fn default() -> Self {
+        Self { items: Vec::new(), tags: M::Tags::default() }
+    }
 }
 
 /// What to do next.
@@ -50,22 +85,27 @@ pub enum Step {
 }
 
 /// The forming batch of a node.
-pub struct Former<T> {
+pub struct Former<T, M: Mode<T> = Plain> {
     triggers: Triggers,
     weight: Option<Weight<T>>,
     marks: Marks,
     last_id: u64,
     /// Position of the first item that is in no batch yet. The items from here on are, in this
-    /// order, in `items` and `spoiled`, in `carry`, and in the ring.
+    /// order, in `items` and `spoiled`, in `carry`, and in the ring from `next` on.
     first: u64,
+    /// Position of the next item to drain. Positions between two items were evicted.
+    next: u64,
     items: Vec<T>,
+    tags: M::Tags,
     bytes: u64,
     /// No more may go into this batch: the next item would be too many bytes.
     sealed: bool,
-    /// Drained, and for a later batch.
-    carry: VecDeque<T>,
+    /// Drained, and for a later batch; each with its position.
+    carry: VecDeque<(u64, M::Entry)>,
+    /// On their way from the ring to `carry`.
+    fresh: Vec<M::Entry>,
     /// Items whose weight function panicked. They travel with the batch and fail alone.
-    spoiled: Vec<T>,
+    spoiled: Vec<(T, Tag<T>)>,
     /// Bytes of a typical item, to guess how many are missing.
     typical: u64,
     /// Why this batch is to be closed, and with how many items: settled once. What comes while they
@@ -74,7 +114,7 @@ pub struct Former<T> {
     cut: Option<(FlushReason, u64)>,
 }
 
-impl<T> Former<T> {
+impl<T, M: Mode<T>> Former<T, M> {
     pub fn new(triggers: Triggers, weight: Option<Weight<T>>, now: Instant) -> Self {
         Self {
             triggers,
@@ -82,10 +122,13 @@ impl<T> Former<T> {
             marks: Marks::new(now),
             last_id: 0,
             first: 0,
+            next: 0,
             items: Vec::new(),
+            tags: M::Tags::default(),
             bytes: 0,
             sealed: false,
             carry: VecDeque::new(),
+            fresh: Vec::new(),
             spoiled: Vec::new(),
             typical: u64::MAX, // nothing is known: look after the first item
             cut: None,
@@ -127,7 +170,7 @@ impl<T> Former<T> {
     /// What to do, seeing this.
     pub fn step(&mut self, view: &View) -> Step {
         let size = self.triggers.max_batch_size as u64;
-        let pending = view.tail.saturating_sub(self.first);
+        let pending = self.pending(view);
         let have = self.have();
         if self.sealed {
             return Step::Close(FlushReason::Bytes);
@@ -138,7 +181,7 @@ impl<T> Former<T> {
             self.cut = reason.map(|reason| (reason, pending.min(size)));
         }
         match self.cut {
-            Some((_, count)) if have < count => Step::Drain { up_to: self.first + count },
+            Some((_, count)) if have < count => Step::Drain { up_to: self.position_of(count) },
             Some((reason, _)) => Step::Close(reason),
             None if pending == 0 && view.closed => Step::Done,
             None => self.want(pending),
@@ -153,6 +196,8 @@ impl<T> Former<T> {
             Some(FlushReason::Shutdown)
         } else if view.flush_to > self.first {
             Some(FlushReason::Flush)
+        } else if view.press_to > self.first {
+            Some(FlushReason::Bytes)
         } else if self.triggers.flush_when == FlushWhen::Idle {
             Some(FlushReason::Idle)
         } else if self.due().is_some_and(|due| due <= view.now) {
@@ -176,10 +221,25 @@ impl<T> Former<T> {
             want = want.min(have.saturating_add(fit.clamp(1, have.max(1))));
         }
         if pending >= want {
-            return Step::Drain { up_to: self.first + want };
+            return Step::Drain { up_to: self.position_of(want) };
         }
         let until = if pending == 0 { None } else { self.due() };
-        Step::Wait { position: self.first + want, until }
+        Step::Wait { position: self.position_of(want), until }
+    }
+
+    /// Items that are there, in no batch yet.
+    pub fn pending(&self, view: &View) -> u64 {
+        self.held() + view.tail.saturating_sub(self.next)
+    }
+
+    /// Items that are out of the ring.
+    fn held(&self) -> u64 {
+        self.have() + self.carry.len() as u64
+    }
+
+    /// Where the ring must be drained to so that `count` items are out of it.
+    fn position_of(&self, count: u64) -> u64 {
+        self.next + count.saturating_sub(self.held())
     }
 
     /// Items of this batch that are out of the ring.
@@ -194,21 +254,46 @@ impl<T> Former<T> {
 
     /// Position of the next item to drain.
     pub fn drained(&self) -> u64 {
-        self.first + self.have() + self.carry.len() as u64
+        self.next
     }
 
-    /// Takes in what `drain` appends to the vector it is given, in the order of positions.
+    /// Takes note that items before `head` are out of the ring: those not drained were evicted.
+    pub fn skip_to(&mut self, head: u64) {
+        if head > self.next {
+            self.next = head;
+            if self.held() == 0 {
+                self.first = head;
+            }
+        }
+    }
+
+    /// Takes note that there are fewer items than there were: what to close is decided anew.
+    pub fn reconsider(&mut self) {
+        self.cut = None;
+    }
+
+    /// Takes in what `drain` appends to the vector it is given, in the order of positions. Returns
+    /// how many.
     pub fn fill<E>(
         &mut self,
-        drain: impl FnOnce(&mut Vec<T>) -> Result<usize, E>,
+        drain: impl FnOnce(&mut Vec<M::Entry>) -> Result<Run, E>,
     ) -> Result<usize, E> {
-        let weighed = self.items.len();
-        let count = drain(&mut self.items)?;
-        if self.weight.is_some() {
-            self.carry.extend(self.items.drain(weighed..));
-            self.refill();
-        }
-        Ok(count)
+        let run = if self.weight.is_some() {
+            let run = drain(&mut self.fresh)?;
+            self.skip_to(run.position);
+            self.carry.extend((run.position..).zip(self.fresh.drain(..)));
+            run
+        } else {
+            let empty = self.items.is_empty();
+            let run = M::drain(&mut self.items, &mut self.tags, drain)?;
+            if empty {
+                self.first = run.position;
+            }
+            run
+        };
+        self.next = run.position + run.count as u64;
+        self.refill();
+        Ok(run.count)
     }
 
     /// Moves carried items into the batch while they fit. An item that is too large by itself
@@ -216,21 +301,21 @@ impl<T> Former<T> {
     fn refill(&mut self) {
         let Some(weight) = self.weight.clone() else { return };
         let max = self.triggers.max_batch_bytes.unwrap_or(u64::MAX);
-        while let Some(item) = self.carry.front() {
+        while let Some((_, entry)) = self.carry.front() {
             if self.have() >= self.triggers.max_batch_size as u64 {
                 return;
             }
-            let weighed = guarded(|| weight(item));
+            let weighed = guarded(|| weight(M::item(entry)));
             let bytes = weighed.as_ref().map_or(0, |&bytes| bytes as u64);
             let sum = self.bytes.saturating_add(bytes);
             if sum > max && self.has_items() {
                 self.sealed = true;
                 return;
             }
-            let Some(item) = self.carry.pop_front() else { return };
+            let Some((_, entry)) = self.carry.pop_front() else { return };
             match weighed {
-                Ok(_) => self.items.push(item),
-                Err(_) => self.spoiled.push(item),
+                Ok(_) => M::put(entry, &mut self.items, &mut self.tags),
+                Err(_) => self.spoiled.push(M::split(entry)),
             }
             self.bytes = sum;
             self.typical = (sum / self.have()).max(1);
@@ -241,8 +326,13 @@ impl<T> Former<T> {
         }
     }
 
-    /// Closes the batch. `empty` is a vector to be used for the next one.
-    pub fn close(&mut self, reason: FlushReason, now: Instant, empty: Vec<T>) -> Batch<T> {
+    /// Closes the batch. `empty` is memory for the next one, and is taken.
+    pub fn close(
+        &mut self,
+        reason: FlushReason,
+        now: Instant,
+        empty: &mut Buffer<T, M>,
+    ) -> Formed<T, M> {
         let opened = self.oldest();
         let due = self.due().filter(|_| reason == FlushReason::Time);
         self.last_id += 1;
@@ -253,27 +343,29 @@ impl<T> Former<T> {
             position: self.first,
             opened,
             late: due.map(|due| now.saturating_duration_since(due)),
-            items: mem::replace(&mut self.items, empty),
-            spoiled: mem::take(&mut self.spoiled),
+            items: mem::replace(&mut self.items, mem::take(&mut empty.items)),
         };
-        self.first += batch.positions();
+        let tags = mem::replace(&mut self.tags, mem::take(&mut empty.tags));
+        let spoiled = mem::take(&mut self.spoiled);
+        let end = self.carry.front().map_or(self.next, |(position, _)| *position);
+        self.first = end;
         (self.sealed, self.cut) = (false, None);
         self.refill();
-        batch
+        Formed { batch, tags, spoiled, end }
     }
 
     /// Everything that was drained and is in no batch, oldest first.
-    pub fn take_rest(&mut self) -> Vec<T> {
-        self.first = self.drained();
-        let mut rest = mem::take(&mut self.items);
-        rest.append(&mut self.spoiled);
-        rest.extend(self.carry.drain(..));
+    pub fn take_rest(&mut self, mut each: impl FnMut(T, Tag<T>)) {
+        self.first = self.next;
+        let tags = M::take_tags(&mut self.tags).map(Some).chain(std::iter::repeat_with(|| None));
+        for (item, tag) in self.items.drain(..).zip(tags) {
+            each(item, tag.unwrap_or_default());
+        }
+        self.spoiled.drain(..).for_each(|(item, tag)| each(item, tag));
+        for (_, entry) in self.carry.drain(..) {
+            let (item, tag) = M::split(entry);
+            each(item, tag);
+        }
         (self.bytes, self.sealed, self.cut) = (0, false, None);
-        rest
-    }
-
-    /// Takes note that `count` items were taken out of the ring past it.
-    pub fn skip(&mut self, count: usize) {
-        self.first += count as u64;
     }
 }

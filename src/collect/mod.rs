@@ -16,4 +16,4 @@ mod marks;
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
 
-pub use former::{Former, Step, Triggers, View, Weight};
+pub use former::{Buffer, Formed, Former, Step, Triggers, View, Weight};

@@ -10,6 +10,7 @@ use proptest::test_runner::TestCaseError;
 use super::*;
 use crate::batch::FlushReason;
 use crate::config::FlushWhen;
+use crate::ring::Run;
 use crate::testing::runner;
 
 /// On an item of this weight the weight function panics.
@@ -98,7 +99,7 @@ impl Sim {
             former,
             ring: VecDeque::new(),
             all: Vec::new(),
-            view: View { now: start, tail: 0, closed: false, flush_to: 0 },
+            view: View { now: start, tail: 0, closed: false, flush_to: 0, press_to: 0 },
             batched: 0,
             ids: 0,
             drains: drains.to_vec(),
@@ -171,7 +172,7 @@ impl Sim {
                 let count = pattern.unwrap_or(usize::MAX).min(want);
                 self.turns += 1;
                 if count == 0 {
-                    let pending = view.tail - self.former.first();
+                    let pending = self.former.pending(&view);
                     if let Some(reason) = self.former.overdue(&view, pending)
                         && self.former.has_items()
                     {
@@ -179,10 +180,10 @@ impl Sim {
                     }
                     return Ok(None);
                 }
-                let ring = &mut self.ring;
+                let (ring, position) = (&mut self.ring, self.former.drained());
                 let filled = self.former.fill(|items| {
                     items.extend(ring.drain(..count));
-                    Ok::<_, ()>(count)
+                    Ok::<_, ()>(Run { position, count })
                 });
                 prop_assert_eq!(filled, Ok(count));
             }
@@ -191,7 +192,7 @@ impl Sim {
     }
 
     fn check_wait(&mut self, position: u64, until: Option<Instant>) -> Result<(), TestCaseError> {
-        let View { now, tail, closed, flush_to } = self.view;
+        let View { now, tail, closed, flush_to, .. } = self.view;
         let first = self.former.first();
         prop_assert!(position > tail, "waits for what is there");
         prop_assert!(position - first <= self.setup.max_size() as u64);
@@ -208,8 +209,10 @@ impl Sim {
     fn close(&mut self, reason: FlushReason) -> Result<(), TestCaseError> {
         let View { now, closed, flush_to, .. } = self.view;
         let first = self.former.first();
-        let batch = self.former.close(reason, now, Vec::new());
-        let count = usize::try_from(batch.positions()).unwrap();
+        let formed = self.former.close(reason, now, &mut Buffer::default());
+        let Formed { batch, spoiled, end, .. } = formed;
+        let count = batch.len() + spoiled.len();
+        prop_assert_eq!(end, first + count as u64);
         prop_assert!(count > 0, "an empty batch");
         prop_assert!(count <= self.setup.max_size(), "too many items");
         self.ids += 1;
@@ -220,7 +223,8 @@ impl Sim {
         let good: Vec<Item> = expected.iter().filter(|item| !spoils(item)).copied().collect();
         let bad: Vec<Item> = expected.iter().filter(|item| spoils(item)).copied().collect();
         prop_assert_eq!(batch.items(), &good[..], "order, and nothing lost");
-        prop_assert_eq!(&batch.spoiled, &bad);
+        let spoiled: Vec<Item> = spoiled.into_iter().map(|(item, _)| item).collect();
+        prop_assert_eq!(spoiled, bad);
 
         let max = self.setup.max_bytes();
         let sum =
@@ -244,7 +248,7 @@ impl Sim {
         prop_assert!(right, "closed for {reason}, which is not so");
         let late = overdue.filter(|_| reason == FlushReason::Time).map(|due| now - due);
         prop_assert_eq!(batch.late, late);
-        self.log.push((first, batch.positions(), reason, now));
+        self.log.push((first, count as u64, reason, now));
         self.batched += count;
         Ok(())
     }
@@ -312,7 +316,8 @@ fn every_batch_keeps_every_promise() {
         }
         if rest {
             // Cut short: what is in no batch comes back, in order but for items that travel apart.
-            let mut rest = sim.former.take_rest();
+            let mut rest = Vec::new();
+            sim.former.take_rest(|item, _| rest.push(item));
             rest.sort_by_key(|item| item.id);
             rest.extend(sim.ring.drain(..));
             prop_assert_eq!(&rest[..], &sim.all[sim.batched..]);

@@ -1,21 +1,27 @@
 //! Configures an engine and starts it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::marker::PhantomData;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Batcher, Pump};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers, Weight};
-use crate::config::{Config, ConfigError, FlushWhen};
+use crate::config::{Config, ConfigError, FlushWhen, WhenFull};
 use crate::error::SpawnError;
-use crate::flush::{FailedItem, FlusherThread, Lease, Ledger, Node, OnFailed, Opened, Shared};
-use crate::ring::Ring;
+use crate::flush::{
+    Added, Admission, DroppedItem, Expiry, FailedItem, FlusherThread, Lease, Ledger, Node,
+    OnDropped, OnFailed, Opened, Shared,
+};
+use crate::mode::{Mode, Plain, Tracked};
+use crate::ring::{CloseInChild, Ring, enlist};
 use crate::sink::{Flusher, Sink, SinkFactory, SinkLimits};
 use crate::sync::{MutexGuard, lock};
 use crate::telemetry::Counter;
+use crate::wait::Budget;
 
 /// Collects what an engine is to be; [`spawn`](Self::spawn) checks it and starts it.
 ///
@@ -27,15 +33,95 @@ use crate::telemetry::Counter;
 /// | `queue_depth` | 8192 | items; a power of two |
 /// | `flushers` | 1 | threads, each with its own sink |
 /// | `flush_when` | `Due` | or `Idle` |
-pub struct Builder<T> {
+/// | `when_full` | `Block` | or `Reject`, `DropNewest`, `DropOldest` |
+/// | `max_queue_bytes` | none | needs `weight` |
+/// | `max_age` | none | age at which an item is let go |
+pub struct Builder<T, M = Plain> {
     config: Config,
     weight: Option<Weight<T>>,
+    added: Option<Added<T>>,
     on_failed: Option<OnFailed<T>>,
+    on_dropped: Option<OnDropped<T>>,
+    mode: PhantomData<M>,
 }
 
 impl<T: Send + 'static> Builder<T> {
     pub(super) fn new() -> Self {
-        Self { config: Config::default(), weight: None, on_failed: None }
+        Self {
+            config: Config::default(),
+            weight: None,
+            added: None,
+            on_failed: None,
+            on_dropped: None,
+            mode: PhantomData,
+        }
+    }
+}
+
+impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
+    fn tracked(self) -> Builder<T, Tracked> {
+        let Self { config, weight, added, on_failed, on_dropped, mode: _ } = self;
+        Builder { config, weight, added, on_failed, on_dropped, mode: PhantomData }
+    }
+
+    /// Makes an engine whose producers can ask what became of an item:
+    /// [`add_with_ack`](crate::Producer::add_with_ack). Plain adds go on beside it, for 32 bytes
+    /// more in each slot.
+    #[must_use]
+    pub fn with_acks(self) -> Builder<T, Tracked> {
+        self.tracked()
+    }
+
+    /// Bounds the bytes, as [`weight`](Self::weight) counts them, of all items in flight: queued,
+    /// forming, and being written. An item takes its bytes when it is added and gives them back when
+    /// it has met its fate. Without room for it the queue is full, whatever
+    /// [`when_full`](Self::when_full) says of that; while a producer waits for bytes, what is queued
+    /// is written at once, with reason `bytes`. An item larger than all of it is refused with its
+    /// size. The weight is then asked once more, on the thread that adds; a panic of it there is the
+    /// caller's own.
+    #[must_use]
+    pub fn max_queue_bytes(mut self, bytes: u64) -> Builder<T, Tracked> {
+        self.config.max_queue_bytes = Some(bytes);
+        self.tracked()
+    }
+
+    /// Lets an item go, as expired, that is older than this when it is about to be written. Its age
+    /// counts from its add, for which every add reads the clock.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Builder<T, Tracked> {
+        self.config.max_age = Some(age);
+        self.added = None;
+        self.tracked()
+    }
+
+    /// As [`max_age`](Self::max_age), but the item itself says since when: no clock is read on
+    /// adding, and no slot grows. An item on which the function panics is not too old.
+    #[must_use]
+    pub fn max_age_since(
+        mut self,
+        age: Duration,
+        added: impl Fn(&T) -> Instant + Send + Sync + 'static,
+    ) -> Self {
+        self.config.max_age = Some(age);
+        self.added = Some(Arc::new(added));
+        self
+    }
+
+    /// What becomes of an item for which the queue has no room.
+    #[must_use]
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.config.when_full = policy;
+        self
+    }
+
+    /// Takes each item that was let go on purpose: `DropNewest` and `DropOldest` call it on the
+    /// thread that adds, `max_age` on the flusher's. From inside it, adding to a full queue and
+    /// flushing are errors. A panic of it is caught and counted; the item is gone then. Without it
+    /// such an item goes to its ack, or is dropped.
+    #[must_use]
+    pub fn on_dropped(mut self, take: impl Fn(DroppedItem<T>) + Send + Sync + 'static) -> Self {
+        self.on_dropped = Some(Arc::new(take));
+        self
     }
 
     /// Closes a batch at this many items; `None` for no such trigger. At most `queue_depth`.
@@ -136,9 +222,11 @@ impl<T: Send + 'static> Builder<T> {
     ///
     /// # Errors
     /// [`SpawnError`]; whatever was started is stopped again.
-    pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T>, SpawnError> {
+    pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T, M>, SpawnError> {
         let flushers = self.config.flushers;
         let shared = Arc::new(self.shared(Clock::default())?);
+        let weak: Weak<dyn CloseInChild> = Arc::downgrade(&shared) as _;
+        enlist(weak);
         let factory = Arc::new(factory);
         let mut batcher =
             Batcher { shared: Arc::clone(&shared), threads: Vec::new(), finished: true };
@@ -191,7 +279,7 @@ impl<T: Send + 'static> Builder<T> {
         mut self,
         sink: S,
         clock: TestClock,
-    ) -> Result<Pump<T, S>, ConfigError> {
+    ) -> Result<Pump<T, S, M>, ConfigError> {
         self.config.flushers = 1;
         let shared = self.shared(Clock::Test(clock.clone()))?;
         let limits = sink.limits();
@@ -199,10 +287,10 @@ impl<T: Send + 'static> Builder<T> {
         Ok(Pump::new(shared, sink, clock))
     }
 
-    fn shared(self, clock: Clock) -> Result<Shared<T>, ConfigError> {
+    fn shared(self, clock: Clock) -> Result<Shared<T, M>, ConfigError> {
         /// Numbers the engines of this process.
         static ENGINES: Counter = Counter::new(1);
-        let Self { config, weight, on_failed } = self;
+        let Self { config, weight, added, on_failed, on_dropped, mode: _ } = self;
         config.check(weight.is_some())?;
         let ring = Ring::new(config.queue_depth)
             .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
@@ -212,16 +300,23 @@ impl<T: Send + 'static> Builder<T> {
             max_batch_delay: config.max_batch_delay,
             flush_when: config.flush_when,
         };
-        let former = Former::new(triggers, weight, clock.now());
-        let node = Node::new(ENGINES.count(), ring, former, clock.clone());
+        let former = Former::new(triggers, weight.clone(), clock.now());
+        let expiry = config.max_age.map(|max_age| Expiry { max_age, added });
+        let admission = Admission {
+            when_full: config.when_full,
+            budget: config.max_queue_bytes.map(Budget::new),
+            weight,
+            stamped: expiry.as_ref().is_some_and(|expiry| expiry.added.is_none()),
+        };
+        let node = Node::new(ENGINES.count(), ring, former, admission, clock.clone());
         let ledger = Ledger::new(config.flushers, config.queue_depth, config.failed_kept, clock);
-        Ok(Shared { node, ledger, on_failed })
+        Ok(Shared { node, ledger, on_failed, on_dropped, expiry })
     }
 }
 
 /// Waits until each sink is open and narrows the triggers to what they all take.
-fn limit<T>(
-    lease: &mut MutexGuard<'_, Lease<T>>,
+fn limit<T, M: Mode<T>>(
+    lease: &mut MutexGuard<'_, Lease<T, M>>,
     opened: &Receiver<Opened>,
 ) -> Result<(), SpawnError> {
     let mut failure = Ok(());
@@ -236,7 +331,7 @@ fn limit<T>(
     failure
 }
 
-impl<T> fmt::Debug for Builder<T> {
+impl<T, M> fmt::Debug for Builder<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.config.fmt(f)
     }

@@ -2,12 +2,16 @@
 //! thread-less [`Pump`].
 
 mod builder;
+mod flush_async;
+#[cfg(feature = "futures")]
+mod futures_sink;
 mod producer;
 mod pump;
 mod shutdown;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +19,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use builder::Builder;
+pub use flush_async::{FlushAsync, ShutdownAsync};
+#[cfg(feature = "futures")]
+pub use futures_sink::AddSink;
 pub use producer::Producer;
 pub use pump::{Pump, PumpStep};
 pub use shutdown::{LeftBehind, Shutdown, Stuck};
+pub use waiting::{AddAsync, AddWithAckAsync};
 
 use crate::error::FlushError;
 use crate::flush::{Resolution, Serving, Shared};
+use crate::mode::{Mode, Plain};
 use crate::telemetry::{Stats, Tally};
 
 const DROP_DEADLINE: Duration = Duration::from_secs(5);
@@ -49,17 +58,14 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 /// assert_eq!(report.tally.flushed_ok, 1_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Batcher<T> {
-    shared: Arc<Shared<T>>,
+pub struct Batcher<T, M: Mode<T> = Plain> {
+    shared: Arc<Shared<T, M>>,
     /// Empty once shut down.
     threads: Vec<JoinHandle<()>>,
     finished: bool,
 }
 
 impl<T: Send + 'static> Batcher<T> {
-    /// How long an engine that is dropped without a shutdown goes on draining.
-    pub const DROP_DEADLINE: Duration = DROP_DEADLINE;
-
     /// An engine to be configured.
     ///
     /// Items go to another thread, so what may not leave its own does not compile:
@@ -72,10 +78,15 @@ impl<T: Send + 'static> Batcher<T> {
     pub fn builder() -> Builder<T> {
         Builder::new()
     }
+}
+
+impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
+    /// How long an engine that is dropped without a shutdown goes on draining.
+    pub const DROP_DEADLINE: Duration = DROP_DEADLINE;
 
     /// A handle to add items with; clone it for more.
     #[must_use]
-    pub fn producer(&self) -> Producer<T> {
+    pub fn producer(&self) -> Producer<T, M> {
         Producer::new(Arc::clone(&self.shared))
     }
 
@@ -86,12 +97,34 @@ impl<T: Send + 'static> Batcher<T> {
     /// # Errors
     /// [`FlushError::Timeout`] carries the tally of that moment; the items go on to their fate.
     /// [`FlushError::Reentrant`] when called from a sink or a callback of this engine.
-    /// [`FlushError::Stopped`] when no flusher is left.
+    /// [`FlushError::Stopped`] when no flusher is left. [`FlushError::Forked`] in a child process.
     pub fn flush(&self, timeout: Duration) -> Result<Tally, FlushError> {
-        if Serving::is(self.shared.node.engine) {
-            return Err(FlushError::Reentrant);
-        }
+        self.may_flush()?;
         let resolution = self.shared.flush(timeout);
+        self.flushed(resolution)
+    }
+
+    /// As [`flush`](Self::flush), for a task on any runtime. Covers what was added before its first
+    /// poll. Dropped, it stops waiting; the items go on to their fate. It has no time-out: put the
+    /// runtime's around it.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush), but for `Timeout`.
+    pub fn flush_async(&self) -> FlushAsync<'_, T, M> {
+        FlushAsync::new(self)
+    }
+
+    fn may_flush(&self) -> Result<(), FlushError> {
+        if self.shared.node.forked() {
+            Err(FlushError::Forked)
+        } else if Serving::is(self.shared.node.engine) {
+            Err(FlushError::Reentrant)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flushed(&self, resolution: Resolution) -> Result<Tally, FlushError> {
         let tally = self.tally();
         match resolution {
             Resolution::Resolved => Ok(tally),
@@ -103,6 +136,9 @@ impl<T: Send + 'static> Batcher<T> {
     /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get
     /// their items back. Returns at once; harmless when called again.
     pub fn close(&self) {
+        if self.shared.node.forked() {
+            return; // closed already, and nobody waits
+        }
         self.shared.node.close();
     }
 
@@ -115,12 +151,18 @@ impl<T: Send + 'static> Batcher<T> {
     /// Where the items are, exactly, at this moment.
     #[must_use]
     pub fn tally(&self) -> Tally {
+        if self.shared.node.forked() {
+            return self.forked_tally();
+        }
         self.shared.ledger.tally(&self.shared.node)
     }
 
     /// Everything that is counted, of one moment. Takes some 10 µs: the histograms are copied.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        if self.shared.node.forked() {
+            return Stats { tally: self.forked_tally(), ..Stats::default() };
+        }
         self.shared.ledger.stats(&self.shared.node)
     }
 
@@ -144,14 +186,26 @@ impl<T: Send + 'static> Batcher<T> {
     /// let report = batcher.shutdown(Duration::from_secs(5));
     /// let again = batcher.shutdown(Duration::from_secs(5));
     /// ```
+    ///
+    /// In a forked child it returns at once, with every flusher left behind in the parent.
     pub fn shutdown(mut self, deadline: Duration) -> Shutdown<T> {
         self.finish(deadline)
     }
+
+    /// As [`shutdown`](Self::shutdown), for a task on any runtime: a thread of its own does the
+    /// waiting. It begins at once; dropped, it goes on, and its report is lost.
+    pub fn shutdown_async(self, deadline: Duration) -> ShutdownAsync<T> {
+        ShutdownAsync::begin(self, deadline)
+    }
 }
 
-impl<T> Drop for Batcher<T> {
+impl<T, M: Mode<T>> Drop for Batcher<T, M> {
     fn drop(&mut self) {
         if self.finished {
+            return;
+        }
+        if self.shared.node.forked() {
+            drop(self.finish(Duration::ZERO));
             return;
         }
         let report = self.finish(DROP_DEADLINE);
@@ -166,7 +220,7 @@ impl<T> Drop for Batcher<T> {
     }
 }
 
-impl<T> fmt::Debug for Batcher<T> {
+impl<T, M: Mode<T>> fmt::Debug for Batcher<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batcher").field("ring", &self.shared.node.ring).finish_non_exhaustive()
     }

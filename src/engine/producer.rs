@@ -1,81 +1,113 @@
 //! The handle that adds items.
+//!
+//! Every add is one attempt on the fast path; what comes after a refusal is in one place,
+//! `Producer::refused`: first the caller's own patience, then the engine's [`WhenFull`].
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::waiting::{AddAsync, AddWithAckAsync};
+use crate::ack::{Ack, Promise, promise};
 use crate::clock::Clock;
-use crate::error::{AddError, AddManyError, AddReason};
+use crate::config::{DropReason, WhenFull};
+use crate::error::{AddError, AddManyError, AddReason, Refused};
 use crate::flush::{Node, Serving, Shared};
-use crate::ring::{Front, PushError, RunError};
-use crate::sync::Backoff;
+use crate::mode::{Mode, Plain, RunRefused, Tracked};
+use crate::ring::{Front, PopError};
+use crate::sync::{Backoff, mutated};
+
+/// Items let go for one, at most, before the queue is called full after all: each time another
+/// producer has taken the slot.
+const EVICTIONS_MAX: u32 = 1 << 16;
+
+/// How long a caller is ready to wait.
+#[derive(Clone, Copy)]
+pub(super) enum Patience {
+    /// Not at all.
+    None,
+    /// As long as the policy says.
+    Policy,
+    /// Until then; for ever without a time.
+    Until(Option<Instant>),
+}
+
+/// An entry on its way in; `None` once it is.
+pub(super) type Offer<T, M> = Option<<M as crate::mode::Carry<T>>::Entry>;
 
 /// Adds items to an engine, from any thread. Cheap to clone. Items added through it by one thread
 /// reach the ring in the order of the calls.
 ///
 /// An item that is not added comes back in the error. An add that has returned `Ok` counts as
 /// `enqueued`, and its item meets exactly one fate.
-pub struct Producer<T> {
-    shared: Arc<Shared<T>>,
+///
+/// Which calls may wait, and what a full queue does, is [`WhenFull`]'s to say; a table of both is
+/// in the guarantees (`docs/guarantees.md`).
+pub struct Producer<T: Send + 'static, M: Mode<T> = Plain> {
+    shared: Arc<Shared<T, M>>,
 }
 
-impl<T> Clone for Producer<T> {
+impl<T: Send + 'static, M: Mode<T>> Clone for Producer<T, M> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<T> fmt::Debug for Producer<T> {
+impl<T: Send + 'static, M: Mode<T>> fmt::Debug for Producer<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("ring", &self.node().ring).finish_non_exhaustive()
     }
 }
 
-impl<T> Producer<T> {
-    pub(crate) fn new(shared: Arc<Shared<T>>) -> Self {
+impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
+    pub(crate) fn new(shared: Arc<Shared<T, M>>) -> Self {
         Self { shared }
     }
 
-    fn node(&self) -> &Node<T> {
+    pub(super) fn node(&self) -> &Node<T, M> {
         &self.shared.node
     }
 
-    /// Adds an item; waits while the queue is full: a few microseconds awake, then asleep.
+    /// Adds an item. While the queue is full it waits, a few microseconds awake, then asleep; under
+    /// another policy than [`WhenFull::Block`] it does not wait.
     ///
     /// # Errors
     /// [`AddError::Closed`], also when the engine is closed while this waits.
-    /// [`AddError::Reentrant`] instead of waiting on a flusher's own thread; [`AddError::Full`]
-    /// instead of waiting for a [`Pump`](crate::Pump).
+    /// [`AddError::Full`] under [`WhenFull::Reject`], and instead of waiting for a
+    /// [`Pump`](crate::Pump). [`AddError::Reentrant`] instead of waiting on a flusher's own thread.
+    /// [`AddError::TooLarge`] for an item larger than `max_queue_bytes`. [`AddError::Forked`] in a
+    /// child process.
     #[inline]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
-        match self.push(item) {
-            Ok(()) => Ok(()),
-            Err(refused) => self.add_waiting(refused, None),
-        }
+        self.add_entry(M::entry(self.node(), item, None), Patience::Policy)
     }
 
     /// Adds an item if there is room now; never waits for another thread.
     ///
     /// # Errors
-    /// [`AddError::Full`], [`AddError::Closed`].
+    /// [`AddError::Full`] under [`WhenFull::Block`] and [`WhenFull::Reject`];
+    /// [`AddError::Closed`], [`AddError::TooLarge`], [`AddError::Forked`].
     #[inline]
     pub fn try_add(&self, item: T) -> Result<(), AddError<T>> {
-        self.push(item).map_err(|refused| match refused {
-            PushError::Full(item) | PushError::Busy(item) => AddError::Full(item),
-            PushError::Closed(item) => AddError::Closed(item),
-        })
+        self.add_entry(M::entry(self.node(), item, None), Patience::None)
     }
 
-    /// Adds an item; waits at most `timeout` while the queue is full.
+    /// Adds an item; waits at most `timeout` while the queue is full, under every policy. Only then
+    /// the policy decides.
     ///
     /// # Errors
-    /// [`AddError::Timeout`], and those of [`add`](Self::add).
+    /// [`AddError::Timeout`] under [`WhenFull::Block`] and [`WhenFull::Reject`]; else those of
+    /// [`add`](Self::add).
     #[inline]
     pub fn add_timeout(&self, item: T, timeout: Duration) -> Result<(), AddError<T>> {
-        match self.push(item) {
+        let entry = M::entry(self.node(), item, None);
+        match self.push(entry) {
             Ok(()) => Ok(()),
             // A timeout beyond what an `Instant` can hold is no timeout.
-            Err(refused) => self.add_waiting(refused, self.node().clock.now().checked_add(timeout)),
+            Err(refused) => {
+                let until = self.node().clock.now().checked_add(timeout);
+                self.refused(refused, Patience::Until(until)).map_err(Self::item_back)
+            }
         }
     }
 
@@ -86,15 +118,27 @@ impl<T> Producer<T> {
     /// As [`add_timeout`](Self::add_timeout).
     #[inline]
     pub fn add_deadline(&self, item: T, deadline: Instant) -> Result<(), AddError<T>> {
-        match self.push(item) {
-            Ok(()) => Ok(()),
-            Err(refused) => self.add_waiting(refused, Some(deadline)),
-        }
+        self.add_entry(M::entry(self.node(), item, None), Patience::Until(Some(deadline)))
+    }
+
+    /// Adds an item as [`add`](Self::add) does, but a task waits instead of a thread, on any
+    /// runtime. Threads and tasks stand in one line.
+    ///
+    /// Nothing happens before the first poll. Dropped before it is ready, the item was not added
+    /// and is dropped with it; once ready, it was.
+    ///
+    /// Behind a [`Pump`](crate::Pump) it waits too: the pump may be driven between two polls.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_async(&self, item: T) -> AddAsync<'_, T, M> {
+        AddAsync::new(self, M::entry(self.node(), item, None))
     }
 
     /// Adds all items, oldest first, as many at a time as there is room for, each such run with one
-    /// claim. Waits while the queue is full. Items of other producers may come between runs, never
-    /// within one. Returns how many: all.
+    /// claim (of 64 at most with `max_queue_bytes`). Waits while the queue is full, if the policy is
+    /// [`WhenFull::Block`]. Items of other producers may come between runs, never within one.
+    /// Returns how many: all.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -112,89 +156,273 @@ impl<T> Producer<T> {
     /// `items`.
     pub fn add_many(&self, items: &mut Vec<T>) -> Result<usize, AddManyError> {
         let mut front = Front::new(items);
-        loop {
-            let reason = match self.push_some(&mut front) {
-                Ok(()) if front.is_empty() => return Ok(front.taken()),
-                Ok(()) => continue,
-                Err(RunError::Closed) => AddReason::Closed,
-                Err(RunError::Full | RunError::Busy) => match self.may_wait() {
-                    Ok(()) => match self.wait(None, || match self.push_some(&mut front) {
-                        Err(RunError::Full | RunError::Busy) => None,
-                        done => Some(done),
-                    }) {
-                        Some(Ok(())) => continue,
-                        _ => AddReason::Closed,
-                    },
-                    Err(reason) => reason,
-                },
-            };
-            if front.is_empty() {
-                return Ok(front.taken());
-            }
-            return Err(AddManyError { added: front.taken(), reason });
+        self.add_front(&mut front, true)?;
+        Ok(front.taken())
+    }
+
+    /// Adds as many items from the front of `items` as there is room for now. Returns how many; the
+    /// others stay in `items`. Never waits. Under [`WhenFull::DropNewest`] and
+    /// [`WhenFull::DropOldest`] that is all of them.
+    ///
+    /// # Errors
+    /// [`AddReason::Closed`], [`AddReason::TooLarge`], [`AddReason::Forked`]; a full queue is no
+    /// error but a smaller count.
+    pub fn try_add_many(&self, items: &mut Vec<T>) -> Result<usize, AddManyError> {
+        let mut front = Front::new(items);
+        match self.add_front(&mut front, false) {
+            Ok(()) | Err(AddManyError { reason: AddReason::Full, .. }) => Ok(front.taken()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Adds as many items from the front of `items` as there is room for now, with one claim.
-    /// Returns how many; the others stay in `items`. Never waits.
-    ///
-    /// # Errors
-    /// [`AddReason::Closed`]; a full queue is no error but a count of 0.
-    pub fn try_add_many(&self, items: &mut Vec<T>) -> Result<usize, AddManyError> {
-        let mut front = Front::new(items);
-        match self.push_some(&mut front) {
-            Ok(()) | Err(RunError::Full | RunError::Busy) => Ok(front.taken()),
-            Err(RunError::Closed) => Err(AddManyError { added: 0, reason: AddReason::Closed }),
+    fn add_front(&self, front: &mut Front<'_, T>, wait: bool) -> Result<(), AddManyError> {
+        while !front.is_empty() {
+            let refused = match self.push_some(front) {
+                Ok(()) => continue,
+                Err(refused) => refused,
+            };
+            let done = match refused {
+                RunRefused::Closed => Err(self.closed()),
+                RunRefused::TooLarge { bytes } => Err(self.too_large(bytes)),
+                RunRefused::Full | RunRefused::Short => self.make_room(front, wait),
+            };
+            if let Err(reason) = done {
+                if front.is_empty() {
+                    break;
+                }
+                if !matches!(reason, AddReason::Closed | AddReason::Forked) && wait {
+                    self.shared.ledger.rejected.count();
+                }
+                return Err(AddManyError { added: front.taken(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the policy does for a run that found no room.
+    fn make_room(&self, front: &mut Front<'_, T>, wait: bool) -> Result<(), AddReason> {
+        match self.node().admission.when_full {
+            WhenFull::Block if wait => {
+                self.may_wait()?;
+                let waited = self.wait(None, || match self.push_some(front) {
+                    Err(refused @ (RunRefused::Full | RunRefused::Short)) => {
+                        self.press(refused == RunRefused::Short);
+                        None
+                    }
+                    done => Some(done),
+                });
+                match waited {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(RunRefused::TooLarge { bytes })) => Err(self.too_large(bytes)),
+                    _ => Err(self.closed()),
+                }
+            }
+            WhenFull::Block | WhenFull::Reject => Err(AddReason::Full),
+            WhenFull::DropNewest | WhenFull::DropOldest => match front.pop() {
+                // One by one: each that goes in costs another its place.
+                Some(item) => {
+                    let entry = M::entry(self.node(), item, None);
+                    let added = self.add_entry(entry, Patience::None);
+                    added.map_err(|error| {
+                        let reason = error.reason();
+                        front.put_back(error.into_inner());
+                        reason
+                    })
+                }
+                None => Ok(()),
+            },
         }
     }
 
     #[inline(always)]
-    fn push(&self, item: T) -> Result<(), PushError<T>> {
+    fn add_entry(&self, entry: M::Entry, patience: Patience) -> Result<(), AddError<T>> {
+        match self.push(entry) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.refused(refused, patience).map_err(Self::item_back),
+        }
+    }
+
+    /// The caller gets the item back; there is no ack to tell of.
+    pub(super) fn item_back(error: AddError<M::Entry>) -> AddError<T> {
+        let reason = error.reason();
+        let (item, tag) = M::split(error.into_inner());
+        if let Some(promise) = tag.promise {
+            promise.forget();
+        }
+        AddError::new(reason, item)
+    }
+
+    #[inline(always)]
+    pub(super) fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
         let node = self.node();
-        let end = node.ring.push(item)?;
+        let end = M::push(node, entry)?;
         node.wake.published(end);
         Ok(())
     }
 
-    fn push_some(&self, front: &mut Front<'_, T>) -> Result<(), RunError> {
+    fn push_some(&self, front: &mut Front<'_, T>) -> Result<(), RunRefused> {
         if front.is_empty() {
             return Ok(());
         }
         let node = self.node();
-        let end = node.ring.push_run(front)?;
+        let end = M::push_run(node, front)?;
         node.wake.published(end);
         Ok(())
     }
 
+    /// What comes after a refusal: the caller's patience, then the policy.
     #[cold]
-    fn add_waiting(
+    fn refused(
         &self,
-        refused: PushError<T>,
-        deadline: Option<Instant>,
-    ) -> Result<(), AddError<T>> {
-        let mut item = match refused {
-            PushError::Closed(item) => return Err(AddError::Closed(item)),
-            PushError::Full(item) | PushError::Busy(item) => Some(item),
-        };
-        let waited = self.may_wait().map(|()| {
-            self.wait(deadline, || match self.push(item.take()?) {
-                Ok(()) => Some(Ok(())),
-                Err(PushError::Closed(back)) => Some(Err(AddError::Closed(back))),
-                Err(PushError::Full(back) | PushError::Busy(back)) => {
-                    item = Some(back);
-                    None
-                }
-            })
-        });
-        let reason = match waited {
-            Ok(Some(done)) => return done,
-            Ok(None) => AddReason::Timeout,
-            Err(reason) => reason,
-        };
-        match item {
-            Some(item) => Err(AddError::new(reason, item)),
-            None => Ok(()), // not reached: an attempt that takes the item says so
+        refused: Refused<M::Entry>,
+        patience: Patience,
+    ) -> Result<(), AddError<M::Entry>> {
+        let mut offer = None;
+        if let Some(done) = self.keep(&mut offer, refused) {
+            return done;
         }
+        let policy = self.node().admission.when_full;
+        let until = match patience {
+            Patience::None => None,
+            Patience::Policy => (policy == WhenFull::Block).then_some(None),
+            Patience::Until(until) => Some(until),
+        };
+        let mut reason = AddReason::Full;
+        if let Some(until) = until {
+            match self.may_wait() {
+                Ok(()) => {
+                    if let Some(done) = self.wait(until, || self.attempt(&mut offer)) {
+                        return done;
+                    }
+                    reason = AddReason::Timeout;
+                }
+                Err(why) => reason = why,
+            }
+        }
+        self.apply(policy, &mut offer, reason)
+    }
+
+    /// The last word on an entry for which there is no room: the policy's.
+    pub(super) fn apply(
+        &self,
+        policy: WhenFull,
+        offer: &mut Offer<T, M>,
+        reason: AddReason,
+    ) -> Result<(), AddError<M::Entry>> {
+        let dropping = Serving::is_dropping(self.node().engine);
+        let reason = match policy {
+            WhenFull::Block | WhenFull::Reject => reason,
+            _ if dropping => AddReason::Reentrant,
+            WhenFull::DropNewest => {
+                if let Some(entry) = offer.take() {
+                    self.shared.ledger.count_newest();
+                    self.let_go(entry, DropReason::Newest);
+                }
+                return Ok(());
+            }
+            WhenFull::DropOldest => match self.evict_for(offer) {
+                Some(done) => return done,
+                None => AddReason::Full,
+            },
+        };
+        match offer.take() {
+            Some(entry) => {
+                self.shared.ledger.rejected.count();
+                Err(AddError::new(reason, entry))
+            }
+            None => Ok(()), // not reached: an attempt that takes the entry says so
+        }
+    }
+
+    /// Lets go of the oldest item until this one is in; `None` if there is none to be had: the next
+    /// one is just being published, or others hold the bytes.
+    fn evict_for(&self, offer: &mut Offer<T, M>) -> Option<Result<(), AddError<M::Entry>>> {
+        let Shared { node, ledger, .. } = &*self.shared;
+        let mut backoff = Backoff::default();
+        for _ in 0..EVICTIONS_MAX {
+            match ledger.evict(node) {
+                Ok((item, tag)) => {
+                    let _dropping = Serving::dropping(node.engine);
+                    let panics = self.shared.tell_dropped(item, tag, DropReason::Oldest);
+                    if panics > 0 {
+                        ledger.count_callback_panics(panics);
+                    }
+                }
+                // A flusher was faster, or a producer has stopped between claim and publish.
+                Err(PopError::Empty | PopError::Busy) => {
+                    if !backoff.wait() {
+                        return self.attempt(offer);
+                    }
+                }
+                Err(PopError::Closed) => {}
+            }
+            if let Some(done) = self.attempt(offer) {
+                return Some(done);
+            }
+        }
+        None
+    }
+
+    fn let_go(&self, entry: M::Entry, reason: DropReason) {
+        let _dropping = Serving::dropping(self.node().engine);
+        let (item, mut tag) = M::split(entry);
+        tag.bytes = 0; // not charged
+        let panics = self.shared.tell_dropped(item, tag, reason);
+        if panics > 0 {
+            self.shared.ledger.count_callback_panics(panics);
+        }
+    }
+
+    /// Tries once more; `Some` when there is nothing more to try.
+    pub(super) fn attempt(
+        &self,
+        offer: &mut Offer<T, M>,
+    ) -> Option<Result<(), AddError<M::Entry>>> {
+        match self.push(offer.take()?) {
+            Ok(()) => Some(Ok(())),
+            Err(refused) => self.keep(offer, refused),
+        }
+    }
+
+    /// Keeps a refused entry for the next attempt, if there is one to be made.
+    fn keep(
+        &self,
+        offer: &mut Offer<T, M>,
+        refused: Refused<M::Entry>,
+    ) -> Option<Result<(), AddError<M::Entry>>> {
+        let (entry, reason) = match refused {
+            Refused::Full(entry) => {
+                *offer = Some(entry);
+                return None;
+            }
+            Refused::Short(entry) => {
+                *offer = Some(entry);
+                self.press(true);
+                return None;
+            }
+            Refused::Closed(entry) => (entry, self.closed()),
+            Refused::TooLarge(entry, bytes) => {
+                self.shared.ledger.rejected.count();
+                (entry, self.too_large(bytes))
+            }
+        };
+        Some(Err(AddError::new(reason, entry)))
+    }
+
+    /// Bytes are short: has the items that hold them written.
+    fn press(&self, short: bool) {
+        if short && !mutated("no_press") {
+            self.node().wake.press(&self.node().ring);
+        }
+    }
+
+    fn closed(&self) -> AddReason {
+        if self.node().forked() { AddReason::Forked } else { AddReason::Closed }
+    }
+
+    fn too_large(&self, bytes: u64) -> AddReason {
+        let budget = self.node().admission.budget.as_ref();
+        AddReason::TooLarge { bytes, max_queue_bytes: budget.map_or(0, |budget| budget.max()) }
     }
 
     /// Whether this thread may wait for a flusher.
@@ -221,7 +449,55 @@ impl<T> Producer<T> {
                 return Some(done);
             }
         }
-        let Node { room, ring, .. } = self.node();
-        room.wait(deadline, || ring.len() < ring.capacity(), attempt)
+        let node = self.node();
+        node.room.wait(deadline, || node.has_room(), attempt)
+    }
+}
+
+impl<T: Send + 'static> Producer<T, Tracked> {
+    /// As [`add`](Self::add); the [`Ack`] tells what became of the item. One allocation.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
+        let (promise, ack) = self.promise();
+        let entry = Tracked::entry(self.node(), item, Some(promise));
+        self.add_entry(entry, Patience::Policy).map(|()| ack)
+    }
+
+    /// As [`try_add`](Self::try_add), with an [`Ack`].
+    ///
+    /// # Errors
+    /// As [`try_add`](Self::try_add).
+    pub fn try_add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
+        let (promise, ack) = self.promise();
+        let entry = Tracked::entry(self.node(), item, Some(promise));
+        self.add_entry(entry, Patience::None).map(|()| ack)
+    }
+
+    /// As [`add_timeout`](Self::add_timeout), with an [`Ack`].
+    ///
+    /// # Errors
+    /// As [`add_timeout`](Self::add_timeout).
+    pub fn add_with_ack_timeout(&self, item: T, timeout: Duration) -> Result<Ack<T>, AddError<T>> {
+        let (promise, ack) = self.promise();
+        let until = self.node().clock.now().checked_add(timeout);
+        let entry = Tracked::entry(self.node(), item, Some(promise));
+        self.add_entry(entry, Patience::Until(until)).map(|()| ack)
+    }
+
+    /// As [`add_async`](Self::add_async), with an [`Ack`].
+    ///
+    /// # Errors
+    /// As [`add_async`](Self::add_async).
+    pub fn add_with_ack_async(&self, item: T) -> AddWithAckAsync<'_, T> {
+        let (promise, ack) = self.promise();
+        let entry = Tracked::entry(self.node(), item, Some(promise));
+        AddWithAckAsync::new(AddAsync::new(self, entry), ack)
+    }
+
+    fn promise(&self) -> (Promise<T>, Ack<T>) {
+        let node = self.node();
+        promise(node.engine, node.generation, &node.clock)
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::{Producer, Shutdown};
 use crate::batch::{BatchId, FlushReason};
 use crate::clock::TestClock;
+use crate::collect::Buffer;
 use crate::flush::{Serving, Shared, Turn, Writer};
+use crate::mode::{Mode, Plain};
 use crate::sink::{BoxError, Flusher, Sink};
 use crate::sync::lock;
 use crate::telemetry::{Stats, Tally};
@@ -32,10 +34,10 @@ const FLUSHER: Flusher = Flusher { index: 0 };
 /// assert_eq!(pump.stats().flush_reasons.get(FlushReason::Time), 1);
 /// # Ok::<(), sluicegate::ConfigError>(())
 /// ```
-pub struct Pump<T, S> {
-    pub(super) shared: Arc<Shared<T>>,
+pub struct Pump<T, S, M: Mode<T> = Plain> {
+    pub(super) shared: Arc<Shared<T, M>>,
     writer: Writer<S>,
-    buffer: Vec<T>,
+    buffer: Buffer<T, M>,
     clock: TestClock,
 }
 
@@ -57,16 +59,16 @@ pub enum PumpStep {
     Done,
 }
 
-impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
-    pub(super) fn new(shared: Shared<T>, sink: S, clock: TestClock) -> Self {
+impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
+    pub(super) fn new(shared: Shared<T, M>, sink: S, clock: TestClock) -> Self {
         let writer = Writer::new(FLUSHER, sink);
-        Self { shared: Arc::new(shared), writer, buffer: Vec::new(), clock }
+        Self { shared: Arc::new(shared), writer, buffer: Buffer::default(), clock }
     }
 
     /// A handle to add items with. Adding to a full queue fails with `Full` at once: nobody would
     /// make room meanwhile.
     #[must_use]
-    pub fn producer(&self) -> Producer<T> {
+    pub fn producer(&self) -> Producer<T, M> {
         Producer::new(Arc::clone(&self.shared))
     }
 
@@ -86,10 +88,11 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
                 Turn::Progress => {}
                 Turn::Wait { .. } | Turn::Stalled => return PumpStep::Idle,
                 Turn::Done => return PumpStep::Done,
-                Turn::Batch(batch) => {
+                Turn::Batch(formed) => {
+                    let batch = &formed.batch;
                     let (id, reason, items) = (batch.id(), batch.reason(), batch.len());
                     let reopen = || -> Result<S, BoxError> { Err("a pump has no factory".into()) };
-                    let empty = self.writer.flush(&self.shared, batch, &reopen);
+                    let empty = self.writer.flush(&self.shared, formed, &reopen);
                     self.buffer = empty.unwrap_or_default();
                     return PumpStep::Wrote { batch: id, reason, items };
                 }
@@ -111,7 +114,8 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
     pub fn next_due(&self) -> Option<Instant> {
         let node = &self.shared.node;
         let former = &mut lock(&node.lease).former;
-        if node.ring.pushed() > former.first() { former.due() } else { None }
+        let held = former.has_items() || former.drained() > former.first();
+        if held || node.ring.pushed() > node.ring.popped() { former.due() } else { None }
     }
 
     /// Moves the clock on by `time`, stopping at each moment at which a batch is due to write it
@@ -184,7 +188,7 @@ impl<T: Send + 'static, S: Sink<T>> Pump<T, S> {
     }
 }
 
-impl<T, S> fmt::Debug for Pump<T, S> {
+impl<T, S, M: Mode<T>> fmt::Debug for Pump<T, S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pump").field("clock", &self.clock).finish_non_exhaustive()
     }

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Batcher;
+use crate::ack::{AckError, AckReason};
 use crate::batch::BatchId;
 use crate::flush::{Activity, FailedItem, Shared};
+use crate::mode::Mode;
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
 use crate::telemetry::{Stats, Tally};
@@ -68,6 +70,9 @@ pub enum Stuck {
     Closing,
     /// In the weight function. What it was weighing cannot be handed back and stays `in_flight`.
     Collecting,
+    /// In the process that this one was forked from, and so are the items: `unflushed` is empty
+    /// here, so that none is written twice.
+    Forked,
 }
 
 impl<T> Shutdown<T> {
@@ -81,27 +86,35 @@ impl<T> Shutdown<T> {
     }
 }
 
-impl<T> Batcher<T> {
+impl<T, M: Mode<T>> Batcher<T, M> {
     pub(super) fn finish(&mut self, deadline: Duration) -> Shutdown<T> {
+        let here = self.this_flusher();
+        self.finish_from(deadline, here)
+    }
+
+    /// Called for the flusher `here`, if it was one of this engine's that asked for it.
+    pub(super) fn finish_from(&mut self, deadline: Duration, here: Option<Flusher>) -> Shutdown<T> {
         self.finished = true;
+        if self.shared.node.forked() {
+            return self.forked();
+        }
         let shared = Arc::clone(&self.shared);
         let Shared { node, ledger, .. } = &*shared;
         let until = node.clock.now().checked_add(deadline);
         ledger.set_deadline(until);
         node.close();
-        let here = self.this_flusher();
         let mut left = Vec::new();
         // A flusher cannot wait for itself.
         if !ledger.wait_ended(until, here) || here.is_some() {
             ledger.stop();
             node.stop();
-            left = ledger.leave_behind(|flusher, _| here == Some(flusher));
+            left = self.leave_behind(|flusher, _| here == Some(flusher));
         }
         // A write that is just about to end should not count as unknown, and flushers without one
         // hand back what they hold.
         let give_up = node.clock.now() + STOP_GRACE;
         ledger.wait_ended(Some(give_up), None);
-        left.extend(ledger.leave_behind(|_, _| true));
+        left.extend(self.leave_behind(|_, _| true));
         self.join(give_up);
         let unflushed = self.take_unflushed(give_up);
         let (failed, failed_discarded) = ledger.take_failed();
@@ -117,8 +130,49 @@ impl<T> Batcher<T> {
         }
     }
 
+    /// Gives up on flushers, and tells who waits for the items that they are writing.
+    fn leave_behind(&self, which: impl Fn(Flusher, Activity) -> bool) -> Vec<(Flusher, Activity)> {
+        let Shared { node, ledger, .. } = &*self.shared;
+        let (left, batches) = ledger.leave_behind(which);
+        for (batch, mut tags) in batches {
+            for tag in M::take_tags(&mut tags) {
+                node.release(tag.bytes);
+                if let Some(promise) = tag.promise {
+                    let error = AckError::new(AckReason::Unknown);
+                    promise.fail(AckError { batch: Some(batch), ..error });
+                }
+            }
+        }
+        left
+    }
+
+    /// What there is to say in a child process, where every lock may be held by a thread that is
+    /// not there.
+    fn forked(&mut self) -> Shutdown<T> {
+        let threads = mem::take(&mut self.threads);
+        let left = |index| LeftBehind { flusher: Flusher { index }, stuck: Stuck::Forked };
+        let left_behind = (0..threads.len()).map(left).collect();
+        mem::forget(threads); // of the parent
+        let stats = Stats { tally: self.forked_tally(), ..Stats::default() };
+        Shutdown {
+            tally: stats.tally,
+            stats,
+            unflushed: Vec::new(),
+            failed: Vec::new(),
+            failed_discarded: 0,
+            left_behind,
+            close_errors: Vec::new(),
+        }
+    }
+
+    /// In a child process: what was added is in flight, in the parent.
+    pub(super) fn forked_tally(&self) -> Tally {
+        let enqueued = self.shared.node.ring.pushed();
+        Tally { enqueued, in_flight: enqueued, ..Tally::default() }
+    }
+
     /// The flusher whose thread this is, if it is one of this engine's.
-    fn this_flusher(&self) -> Option<Flusher> {
+    pub(super) fn this_flusher(&self) -> Option<Flusher> {
         let id = thread::current().id();
         let index = self.threads.iter().position(|thread| thread.thread().id() == id);
         index.map(|index| Flusher { index })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers};
-use crate::flush::Node;
+use crate::flush::{Admission, Node};
 use crate::ring::Ring;
 use crate::sink::from_fn;
 use crate::sync::{Mutex, lock};
@@ -88,7 +88,7 @@ fn shutdown_waits_for_a_stopped_producer_and_at_its_deadline_says_what_is_missin
 #[test]
 fn the_rest_is_not_complete_while_an_item_is_just_being_published() {
     let clock = Clock::default();
-    let node = Node::new(
+    let node: Node<u64> = Node::new(
         1,
         Ring::new(8).unwrap(),
         Former::new(
@@ -101,6 +101,7 @@ fn the_rest_is_not_complete_while_an_item_is_just_being_published() {
             None,
             clock.now(),
         ),
+        Admission::default(),
         clock,
     );
     node.ring.try_push(0).unwrap();

@@ -5,7 +5,9 @@ use std::sync::mpsc::Sender;
 
 use super::write::Writer;
 use super::{Serving, Shared};
+use crate::collect::Buffer;
 use crate::guard::guarded;
+use crate::mode::Mode;
 use crate::sink::{BoxError, Flusher, Sink, SinkFactory, SinkLimits, WriteError};
 use crate::sync::lock;
 
@@ -16,21 +18,21 @@ pub struct Opened {
 }
 
 /// What a flusher's thread needs.
-pub struct FlusherThread<T, F> {
-    pub shared: Arc<Shared<T>>,
+pub struct FlusherThread<T, M: Mode<T>, F> {
+    pub shared: Arc<Shared<T, M>>,
     pub factory: Arc<F>,
     pub flusher: Flusher,
     pub opened: Sender<Opened>,
 }
 
 /// Tells the ledger that the thread has ended, however it did.
-struct Ending<'a, T> {
-    shared: &'a Shared<T>,
+struct Ending<'a, T, M: Mode<T>> {
+    shared: &'a Shared<T, M>,
     flusher: Flusher,
     close_error: Option<WriteError>,
 }
 
-impl<T> Drop for Ending<'_, T> {
+impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.shared.node.close(); // a defect of ours: producers must not wait for nobody
@@ -39,9 +41,10 @@ impl<T> Drop for Ending<'_, T> {
     }
 }
 
-impl<T, F> FlusherThread<T, F>
+impl<T, M, F> FlusherThread<T, M, F>
 where
     T: Send + 'static,
+    M: Mode<T>,
     F: SinkFactory<T>,
 {
     /// The whole life of a flusher: open, then collect and write until there is nothing more, then
@@ -69,12 +72,12 @@ where
     }
 }
 
-fn serve<T, S: Sink<T>>(
-    shared: &Shared<T>,
+fn serve<T, M: Mode<T>, S: Sink<T>>(
+    shared: &Shared<T, M>,
     writer: &mut Writer<S>,
     reopen: &dyn Fn() -> Result<S, BoxError>,
 ) {
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     loop {
         let batch = shared.node.collect(&mut lock(&shared.node.lease), &mut buffer);
         let Some(batch) = batch else { return };

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::FailedItem;
@@ -10,24 +11,38 @@ use super::node::Node;
 use super::write::Verdict;
 use crate::batch::{Batch, BatchId};
 use crate::clock::Clock;
+use crate::collect::Formed;
+use crate::guard::guarded;
+use crate::mode::{Mode, Plain, Tag};
+use crate::ring::PopError;
 use crate::sink::{Flusher, WriteError};
-use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
-use crate::telemetry::{Distribution, FlushReasons, Stats, Tally};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, mutated, wait, wait_timeout};
+use crate::telemetry::{Counter, Distribution, Drops, FlushReasons, Stats, Tally};
+use crate::wait::Budget;
 
 /// What the flushers of an engine have done.
-pub struct Ledger<T> {
-    state: Mutex<State<T>>,
+pub struct Ledger<T, M: Mode<T> = Plain> {
+    state: Mutex<State<T, M>>,
     /// A position was resolved, or a flusher has ended.
     changed: Condvar,
+    /// Items let go at the door. Read once for each tally, in which they count as enqueued and as
+    /// dropped.
+    newest: Counter,
+    /// Adds that gave the item back because the queue was full.
+    pub rejected: Counter,
     clock: Clock,
 }
 
-struct State<T> {
+struct State<T, M: Mode<T>> {
     flushed_ok: u64,
     flushed_fail: u64,
     unknown: u64,
+    evicted: u64,
+    expired: u64,
     frontier: Frontier,
     flushers: Vec<Activity>,
+    /// Tags of the batch that each flusher is writing: whoever settles the batch takes them.
+    written: Vec<M::Tags>,
     /// Start no more writes: batches are handed back.
     stopping: bool,
     deadline: Option<Instant>,
@@ -38,6 +53,11 @@ struct State<T> {
     close_errors: Vec<(Flusher, WriteError)>,
     /// Callers that wait for `changed`.
     waiting: usize,
+    /// Tasks that do, each with its number.
+    tasks: Vec<(u64, Waker)>,
+    last_task: u64,
+    /// Between leaving the ring and being told of.
+    evicting: Vec<M::Entry>,
     counts: Counts,
 }
 
@@ -58,7 +78,7 @@ pub enum Activity {
     /// It waits for items, or for the lease.
     Collecting,
     /// It is inside the sink with this batch.
-    Writing { batch: BatchId, items: u64, position: u64, opened: Instant },
+    Writing { batch: BatchId, items: u64, position: u64, end: u64, opened: Instant },
     /// The batch's fate is settled; it tells the caller's `on_failed`.
     Reporting { batch: BatchId },
     /// It closes its sink.
@@ -78,29 +98,60 @@ pub enum Resolution {
     Stopped,
 }
 
+/// What [`Ledger::begin`] says.
+pub enum Begun<T, M: Mode<T>> {
+    /// Write it. Shutdown gives up at that time, if it is known.
+    Write(Batch<T>, Vec<(T, Tag<T>)>, Option<Instant>),
+    /// It is too late to write: the items were handed back, and these are their tags.
+    TooLate(M::Tags, Vec<Tag<T>>),
+}
+
 /// Positions whose items have met their fate, though batches end out of order.
 #[derive(Default)]
 struct Frontier {
     /// Every item before this position has met its fate.
     resolved: u64,
-    /// Ranges beyond it; never more than there are flushers.
+    /// Ranges beyond it, ascending and apart. Few: one between any two batches under way.
     early: Vec<(u64, u64)>,
 }
 
 impl Frontier {
+    /// A range may be told twice: a batch covers positions that were evicted from its middle.
     fn resolve(&mut self, start: u64, end: u64) {
         if mutated("any_is_resolved") {
             self.resolved = self.resolved.max(end);
             return;
         }
-        self.early.push((start, end));
-        while let Some(next) = self.early.iter().position(|range| range.0 == self.resolved) {
-            self.resolved = self.early.swap_remove(next).1;
+        if start > self.resolved {
+            // Joined with every range that it touches.
+            let from = self.early.partition_point(|range| range.1 < start);
+            let to = self.early.partition_point(|range| range.0 <= end);
+            let (mut start, mut end) = (start, end);
+            if let [first, .., last] | [first @ last] = &self.early[from..to] {
+                (start, end) = (start.min(first.0), end.max(last.1));
+            }
+            self.early.splice(from..to, [(start, end)]);
+            return;
+        }
+        self.resolved = self.resolved.max(end);
+        let reached = self.early.partition_point(|range| range.0 <= self.resolved);
+        for (_, end) in self.early.drain(..reached) {
+            self.resolved = self.resolved.max(end);
         }
     }
 }
 
-impl<T> Ledger<T> {
+/// A batch whose fates are counted.
+pub struct Settled<T, M: Mode<T>> {
+    pub tags: M::Tags,
+    /// For [`Ledger::reported`], if there is something to report.
+    pub positions: (u64, u64),
+}
+
+/// Flushers that were left behind, and the tags of the batches they were writing.
+type Left<T, M> = (Vec<(Flusher, Activity)>, Vec<(BatchId, <M as crate::mode::Carry<T>>::Tags)>);
+
+impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn new(flushers: usize, queue_depth: usize, failed_kept: usize, clock: Clock) -> Self {
         let counts = Counts {
             batches: 0,
@@ -116,8 +167,11 @@ impl<T> Ledger<T> {
             flushed_ok: 0,
             flushed_fail: 0,
             unknown: 0,
+            evicted: 0,
+            expired: 0,
             frontier: Frontier { resolved: 0, early: Vec::with_capacity(flushers + 1) },
             flushers: vec![Activity::Collecting; flushers],
+            written: (0..flushers).map(|_| M::Tags::default()).collect(),
             stopping: false,
             deadline: None,
             failed: VecDeque::new(),
@@ -126,42 +180,44 @@ impl<T> Ledger<T> {
             handed_back: Vec::new(),
             close_errors: Vec::new(),
             waiting: 0,
+            tasks: Vec::new(),
+            last_task: 0,
+            evicting: Vec::new(),
             counts,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), clock }
+        let (newest, rejected) = (Counter::new(0), Counter::new(0));
+        Self { state: Mutex::new(state), changed: Condvar::new(), newest, rejected, clock }
     }
 
-    /// A flusher is about to write; it learns when shutdown gives up on it, if that is known.
-    /// `None`: it is too late to write, and the items were handed back.
-    pub fn begin(
-        &self,
-        flusher: Flusher,
-        mut batch: Batch<T>,
-    ) -> Option<(Batch<T>, Option<Instant>)> {
+    /// A flusher is about to write what is left of a batch after `expired` items were taken out.
+    pub fn begin(&self, flusher: Flusher, formed: Formed<T, M>, expired: u64) -> Begun<T, M> {
+        let items = formed.count();
+        let Formed { mut batch, tags, spoiled, end } = formed;
         let mut state = lock(&self.state);
+        state.expired += expired;
         if state.stopping && !mutated("begin_after_stop") {
             let mut items = mem::take(&mut batch.items);
-            items.append(&mut batch.spoiled);
+            let (back, spoiled_tags): (Vec<T>, Vec<Tag<T>>) = spoiled.into_iter().unzip();
+            items.extend(back);
             state.handed_back.push((batch.position, items));
-            return None;
+            return Begun::TooLate(tags, spoiled_tags);
         }
-        state.flushers[flusher.index] = Activity::Writing {
-            batch: batch.id,
-            items: batch.positions(),
-            position: batch.position,
-            opened: batch.opened,
-        };
+        let (position, opened) = (batch.position, batch.opened);
+        state.flushers[flusher.index] =
+            Activity::Writing { batch: batch.id, items, position, end, opened };
+        state.written[flusher.index] = tags;
+        let deadline = state.deadline;
         if mutated("resolve_at_begin") {
-            state.frontier.resolve(batch.position, batch.position + batch.positions());
-            self.notify(&state);
+            state.frontier.resolve(position, end);
+            self.changed(state);
         }
-        Some((batch, state.deadline))
+        Begun::Write(batch, spoiled, deadline)
     }
 
-    /// Counts a batch's fates. False if the flusher was left behind meanwhile: then they were
-    /// counted already.
+    /// Counts a batch's fates, and returns the tags of its items. `None` if the flusher was left
+    /// behind meanwhile: then they were counted already.
     ///
-    /// With failed items to `report`, flush barriers go on waiting until
+    /// With something to `report`, flush barriers go on waiting until
     /// [`reported`](Self::reported).
     pub fn settle(
         &self,
@@ -169,38 +225,75 @@ impl<T> Ledger<T> {
         batch: &Batch<T>,
         verdict: &mut Verdict<T>,
         report: bool,
-    ) -> bool {
+    ) -> Option<Settled<T, M>> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
-        let state = &mut *state;
-        let Activity::Writing { items, position, .. } = state.flushers[flusher.index] else {
-            return false;
+        let Activity::Writing { items, position, end, .. } = state.flushers[flusher.index] else {
+            return None;
         };
         state.flushed_ok += items - verdict.fail - verdict.unknown;
         state.flushed_fail += verdict.fail;
         state.unknown += verdict.unknown;
         state.counts.record(batch, items, verdict, now);
         state.counts.callback_panics += verdict.spoiled;
-        if report && !verdict.failed.is_empty() {
+        let tags = mem::take(&mut state.written[flusher.index]);
+        if report {
             state.flushers[flusher.index] = Activity::Reporting { batch: batch.id };
         } else {
             state.keep(&mut verdict.failed);
             state.flushers[flusher.index] = Activity::Collecting;
-            state.frontier.resolve(position, position + items);
-            self.notify(state);
+            state.frontier.resolve(position, end);
+            self.changed(state);
         }
-        true
+        Some(Settled { tags, positions: (position, end) })
     }
 
-    /// The failed items of a batch were told; `panics` of the calls panicked.
-    pub fn reported(&self, flusher: Flusher, batch: &Batch<T>, positions: u64, panics: u64) {
+    /// Everyone was told of a batch's fates; `failed` are the items that nobody took, `panics` of
+    /// the calls panicked.
+    pub fn reported(
+        &self,
+        flusher: Flusher,
+        (position, end): (u64, u64),
+        failed: &mut Vec<FailedItem<T>>,
+        panics: u64,
+    ) {
         let mut state = lock(&self.state);
+        state.keep(failed);
         state.counts.callback_panics += panics;
         if let Activity::Reporting { .. } = state.flushers[flusher.index] {
             state.flushers[flusher.index] = Activity::Collecting;
         }
-        state.frontier.resolve(batch.position, batch.position + positions);
-        self.notify(&state);
+        state.frontier.resolve(position, end);
+        self.changed(state);
+    }
+
+    /// Takes the oldest item out of the ring and counts it as dropped, in one step: no flush
+    /// barrier is passed by an item that is between the two.
+    pub fn evict(&self, node: &Node<T, M>) -> Result<(T, Tag<T>), PopError> {
+        if mutated("evict_outside_the_lock") {
+            let mut out = Vec::with_capacity(1);
+            let run = node.ring.pop_run(&mut out, 1)?;
+            let entry = out.pop().ok_or(PopError::Empty)?;
+            let mut state = lock(&self.state);
+            state.evicted += 1;
+            state.frontier.resolve(run.position, run.position + 1);
+            self.changed(state);
+            return Ok(M::split(entry));
+        }
+        let mut state = lock(&self.state);
+        let run = node.ring.pop_run(&mut state.evicting, 1)?;
+        let entry = state.evicting.pop().ok_or(PopError::Empty)?;
+        state.evicted += 1;
+        if !mutated("evict_unresolved") {
+            state.frontier.resolve(run.position, run.position + 1);
+        }
+        self.changed(state);
+        Ok(M::split(entry))
+    }
+
+    /// An item was let go at the door.
+    pub fn count_newest(&self) {
+        self.newest.count();
     }
 
     pub fn count_callback_panics(&self, panics: u64) {
@@ -218,30 +311,22 @@ impl<T> Ledger<T> {
     /// A flusher's thread is through. With a batch in hand it has died, by a defect: then it is
     /// left behind.
     pub fn ended(&self, flusher: Flusher, close_error: Option<WriteError>) {
-        self.leave_behind(|which, activity| {
+        drop(self.leave_behind(|which, activity| {
             which == flusher && matches!(activity, Activity::Writing { .. })
-        });
+        }));
         let mut state = lock(&self.state);
         state.close_errors.extend(close_error.map(|error| (flusher, error)));
         if state.flushers[flusher.index] != Activity::LeftBehind {
             state.flushers[flusher.index] = Activity::Ended;
         }
-        self.notify(&state);
+        self.changed(state);
     }
 
     /// Waits until every item before `position` has met its fate.
     pub fn wait_resolved(&self, position: u64, timeout: Duration) -> Resolution {
         let until = self.clock.now().checked_add(timeout);
-        self.wait_for(until, |state| {
-            if state.frontier.resolved >= position {
-                Some(Resolution::Resolved)
-            } else if state.all_gone() {
-                Some(Resolution::Stopped)
-            } else {
-                None
-            }
-        })
-        .unwrap_or(Resolution::TimedOut)
+        let resolution = self.wait_for(until, |state| state.resolution(position));
+        resolution.unwrap_or(Resolution::TimedOut)
     }
 
     /// Sets the time at which shutdown gives up, for the sinks to see.
@@ -271,31 +356,57 @@ impl<T> Ledger<T> {
         lock(&self.state).stopping = true;
     }
 
-    /// Gives up on the flushers that `which` selects; the items of a write under way become
-    /// `unknown`. Returns what each was at.
-    pub fn leave_behind(
+    /// Waits, as a task, until every item before `position` has met its fate. `task` is its number
+    /// between polls; one that is not polled again must [`forget`](Self::forget) it.
+    pub fn poll_resolved(
         &self,
-        which: impl Fn(Flusher, Activity) -> bool,
-    ) -> Vec<(Flusher, Activity)> {
+        position: u64,
+        task: &mut Option<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Resolution> {
         let mut state = lock(&self.state);
-        let mut left = Vec::new();
+        let old = task.take().and_then(|number| state.take_task(number));
+        let resolution = state.resolution(position);
+        if resolution.is_none() {
+            state.last_task += 1;
+            *task = Some(state.last_task);
+            let entry = (state.last_task, cx.waker().clone());
+            state.tasks.push(entry);
+        }
+        drop(state);
+        drop(old); // the caller's code: not under the lock
+        resolution.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Forgets a task that waits no longer.
+    pub fn forget(&self, task: u64) {
+        let waker = lock(&self.state).take_task(task);
+        drop(waker);
+    }
+
+    /// Gives up on the flushers that `which` selects; the items of a write under way become
+    /// `unknown`. Returns what each was at, and the tags of those items.
+    pub fn leave_behind(&self, which: impl Fn(Flusher, Activity) -> bool) -> Left<T, M> {
+        let mut state = lock(&self.state);
+        let (mut left, mut tags) = (Vec::new(), Vec::new());
         for index in 0..state.flushers.len() {
             let (flusher, activity) = (Flusher { index }, state.flushers[index]);
             let gone = matches!(activity, Activity::Ended | Activity::LeftBehind);
             if gone || !which(flusher, activity) {
                 continue;
             }
-            if let Activity::Writing { items, position, .. } = activity {
+            if let Activity::Writing { batch, items, position, end, .. } = activity {
                 state.unknown += items;
-                state.frontier.resolve(position, position + items);
+                state.frontier.resolve(position, end);
+                tags.push((batch, mem::take(&mut state.written[index])));
             }
             if !mutated("left_is_still_writing") {
                 state.flushers[index] = Activity::LeftBehind;
             }
             left.push((flusher, activity));
         }
-        self.notify(&state);
-        left
+        self.changed(state);
+        (left, tags)
     }
 
     /// Which flushers have ended in order.
@@ -320,19 +431,22 @@ impl<T> Ledger<T> {
         mem::take(&mut lock(&self.state).close_errors)
     }
 
-    pub fn tally(&self, node: &Node<T>) -> Tally {
+    pub fn tally(&self, node: &Node<T, M>) -> Tally {
+        let newest = self.newest.get();
         if mutated("count_before_lock") {
             let enqueued = node.ring.pushed();
-            return lock(&self.state).tally_of(enqueued);
+            return lock(&self.state).tally_of(enqueued, newest);
         }
-        lock(&self.state).tally(node)
+        lock(&self.state).tally(node, newest)
     }
 
     /// Everything, of one moment.
-    pub fn stats(&self, node: &Node<T>) -> Stats {
+    pub fn stats(&self, node: &Node<T, M>) -> Stats {
         let state = lock(&self.state);
         let queue_depth = node.ring.len() as u64; // before the tally: what is queued is in flight
-        let tally = state.tally(node);
+        let newest = self.newest.get();
+        let tally = state.tally(node, newest);
+        let drops = Drops::new(newest, state.evicted, state.expired);
         let now = self.clock.now();
         let oldest = state.oldest(node, tally.in_flight);
         let (reasons, batches) = (state.counts.reasons, state.counts.batches);
@@ -349,7 +463,10 @@ impl<T> Ledger<T> {
             queue_depth,
             queue_capacity: node.ring.capacity() as u64,
             oldest_age: oldest.map(|oldest| now.saturating_duration_since(oldest)),
+            queue_bytes: node.admission.budget.as_ref().map_or(0, Budget::used),
             waiting_producers: node.room.len(),
+            drops,
+            rejected: self.rejected.get(),
             flush_reasons: reasons,
             batch_size: batch_size.summary(),
             flush_duration: flush_duration.duration_summary(),
@@ -365,7 +482,7 @@ impl<T> Ledger<T> {
     fn wait_for<R>(
         &self,
         until: Option<Instant>,
-        mut look: impl FnMut(&State<T>) -> Option<R>,
+        mut look: impl FnMut(&State<T, M>) -> Option<R>,
     ) -> Option<R> {
         let mut state = lock(&self.state);
         state.waiting += 1;
@@ -388,34 +505,58 @@ impl<T> Ledger<T> {
         found
     }
 
-    fn notify(&self, state: &State<T>) {
-        if state.waiting > 0 && !mutated("settle_no_notify") {
+    /// Lets go of the lock and wakes whoever waits for a change.
+    fn changed(&self, mut state: MutexGuard<'_, State<T, M>>) {
+        let tasks = mem::take(&mut state.tasks);
+        let waiting = state.waiting > 0;
+        drop(state);
+        if mutated("settle_no_notify") {
+            return;
+        }
+        if waiting {
             self.changed.notify_all();
+        }
+        for (_, waker) in tasks {
+            let _ = guarded(|| waker.wake()); // the caller's code: not under the lock
         }
     }
 }
 
-impl<T> State<T> {
+impl<T, M: Mode<T>> State<T, M> {
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was
     /// enqueued, so the tail read now covers them all.
-    fn tally(&self, node: &Node<T>) -> Tally {
-        self.tally_of(node.ring.pushed())
+    fn tally(&self, node: &Node<T, M>, newest: u64) -> Tally {
+        self.tally_of(node.ring.pushed(), newest)
     }
 
-    fn tally_of(&self, enqueued: u64) -> Tally {
-        let met = self.flushed_ok + self.flushed_fail + self.unknown;
+    fn tally_of(&self, pushed: u64, newest: u64) -> Tally {
+        let dropped = self.evicted + self.expired;
+        let met = self.flushed_ok + self.flushed_fail + self.unknown + dropped;
         Tally {
-            enqueued,
+            enqueued: pushed + newest,
             flushed_ok: self.flushed_ok,
             flushed_fail: self.flushed_fail,
-            dropped: 0,
+            dropped: dropped + newest,
             unknown: self.unknown,
-            in_flight: enqueued - met,
+            in_flight: pushed - met,
+        }
+    }
+
+    fn take_task(&mut self, number: u64) -> Option<Waker> {
+        let index = self.tasks.iter().position(|task| task.0 == number)?;
+        Some(self.tasks.swap_remove(index).1)
+    }
+
+    fn resolution(&self, position: u64) -> Option<Resolution> {
+        if self.frontier.resolved >= position {
+            Some(Resolution::Resolved)
+        } else {
+            self.all_gone().then_some(Resolution::Stopped)
         }
     }
 
     /// No add of any item in flight had returned before this moment.
-    fn oldest(&self, node: &Node<T>, in_flight: u64) -> Option<Instant> {
+    fn oldest(&self, node: &Node<T, M>, in_flight: u64) -> Option<Instant> {
         let mut queued = in_flight;
         let mut oldest = None;
         for activity in &self.flushers {

@@ -22,14 +22,19 @@ mod write;
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use flusher::{FlusherThread, Opened};
 pub use ledger::{Activity, Ledger, Resolution};
-pub use node::{Lease, Node, Turn};
+pub use node::{Admission, Lease, Node, Turn};
 pub use write::Writer;
 
+use crate::ack::{AckError, AckReason};
 use crate::batch::BatchId;
+use crate::config::DropReason;
+use crate::guard::guarded;
+use crate::mode::{Mode, Plain, Tag};
+use crate::ring::CloseInChild;
 use crate::sink::WriteError;
 use crate::sync::mutated;
 
@@ -55,17 +60,83 @@ impl<T> fmt::Debug for FailedItem<T> {
     }
 }
 
-/// What the flushers of an engine share.
-pub struct Shared<T> {
-    pub node: Node<T>,
-    pub ledger: Ledger<T>,
-    pub on_failed: Option<OnFailed<T>>,
+/// Takes items that were let go.
+pub type OnDropped<T> = Arc<dyn Fn(DroppedItem<T>) + Send + Sync>;
+
+/// An item that was let go on purpose.
+pub struct DroppedItem<T> {
+    /// The item.
+    pub item: T,
+    /// Which policy it was.
+    pub reason: DropReason,
 }
 
-impl<T> Shared<T> {
+impl<T> fmt::Debug for DroppedItem<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DroppedItem").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+/// When an item is too old to be written.
+pub struct Expiry<T> {
+    pub max_age: Duration,
+    /// Where the item itself says when it was added.
+    pub added: Option<Added<T>>,
+}
+
+/// When an item was added.
+pub type Added<T> = Arc<dyn Fn(&T) -> Instant + Send + Sync>;
+
+/// What the flushers of an engine share.
+pub struct Shared<T, M: Mode<T> = Plain> {
+    pub node: Node<T, M>,
+    pub ledger: Ledger<T, M>,
+    pub on_failed: Option<OnFailed<T>>,
+    pub on_dropped: Option<OnDropped<T>>,
+    pub expiry: Option<Expiry<T>>,
+}
+
+impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
+    fn close_in_child(&self) {
+        self.node.ring.close();
+    }
+}
+
+impl<T, M: Mode<T>> Shared<T, M> {
+    /// Tells whoever is to know of an item that was let go; returns how many of the caller's
+    /// functions panicked. The item is the callback's, or else the ack's, or else it is dropped.
+    pub fn tell_dropped(&self, item: T, tag: Tag<T>, reason: DropReason) -> u64 {
+        self.node.release(tag.bytes);
+        let error = AckError::new(match reason {
+            DropReason::Newest => AckReason::Newest,
+            DropReason::Oldest => AckReason::Evicted,
+            DropReason::Expired => AckReason::Expired,
+        });
+        let told = match (&self.on_dropped, tag.promise) {
+            (Some(tell), promise) => {
+                if let Some(promise) = promise {
+                    promise.fail(error);
+                }
+                guarded(|| tell(DroppedItem { item, reason }))
+            }
+            (None, Some(promise)) => {
+                let item = promise.fail_with(error, item);
+                guarded(|| drop(item))
+            }
+            (None, None) => guarded(|| drop(item)),
+        };
+        u64::from(told.is_err())
+    }
+
     /// The flush barrier: waits until every item added before this call has met its fate.
     pub fn flush(&self, timeout: Duration) -> Resolution {
-        let Self { node, ledger, .. } = self;
+        let position = self.demand_all();
+        self.ledger.wait_resolved(position, timeout)
+    }
+
+    /// Asks for everything that was added before this call, and says up to which position that is.
+    pub fn demand_all(&self) -> u64 {
+        let node = &self.node;
         // An add that has returned is before the tail that this reads, in the one order of
         // read-modify-writes.
         let position = if mutated("flush_to_head") {
@@ -76,27 +147,56 @@ impl<T> Shared<T> {
         if !mutated("flush_no_demand") {
             node.wake.demand(&node.ring, position);
         }
-        ledger.wait_resolved(position, timeout)
+        position
     }
+}
+
+/// What a thread is at for an engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It runs the engine's sinks and callbacks.
+    Flusher,
+    /// It tells of an item that was let go to make room.
+    Dropper,
 }
 
 thread_local! {
     /// The engines whose sinks or callbacks may be running on this thread, the innermost last.
-    static SERVING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static SERVING: RefCell<Vec<(u64, Role)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// While it lives, this thread serves an engine's sinks and must not wait for that engine.
+/// While it lives, this thread serves an engine's sinks or callbacks and must not wait for that
+/// engine.
 pub struct Serving;
 
 impl Serving {
     pub fn engine(engine: u64) -> Self {
-        SERVING.with_borrow_mut(|serving| serving.push(engine));
+        Self::enter(engine, Role::Flusher)
+    }
+
+    /// The caller's code is told of an item that was let go. Should it add in its turn, to the same
+    /// full queue, that lets go of nothing: or each item let go could lead to the next, for ever.
+    pub fn dropping(engine: u64) -> Self {
+        Self::enter(engine, Role::Dropper)
+    }
+
+    fn enter(engine: u64, role: Role) -> Self {
+        let _ = SERVING.try_with(|serving| serving.borrow_mut().push((engine, role)));
         Self
     }
 
     /// Whether this thread serves that engine. While the thread is being torn down, it does not.
     pub fn is(engine: u64) -> bool {
-        SERVING.try_with(|serving| serving.borrow().contains(&engine)).unwrap_or(false)
+        Self::any(|(of, _)| of == engine)
+    }
+
+    /// Whether this thread is just telling of an item that the engine let go.
+    pub fn is_dropping(engine: u64) -> bool {
+        Self::any(|entry| entry == (engine, Role::Dropper))
+    }
+
+    fn any(is: impl Fn((u64, Role)) -> bool) -> bool {
+        SERVING.try_with(|serving| serving.borrow().iter().copied().any(is)).unwrap_or(false)
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::batch::Batch;
+use crate::ack::{AckError, AckReason};
 use crate::clock::Clock;
-use crate::collect::{Former, Step, View};
-use crate::ring::{PopError, Ring};
+use crate::collect::{Buffer, Formed, Former, Step, View, Weight};
+use crate::config::WhenFull;
+use crate::mode::{Mode, Plain, RunRefused, Tag};
+use crate::ring::{PopError, Ring, generation, in_child};
 use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause, sleep};
 use crate::telemetry::{Counter, nanos};
-use crate::wait::{WaitList, Wake};
+use crate::wait::{Budget, Charge, WaitList, Wake};
 
 /// A wait this short would have been worth spinning for; see `docs/decisions/0007-spin-budgets.md`.
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
@@ -17,16 +19,44 @@ const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
 /// Between two looks for an item whose producer has stopped between claim and publish.
 const STALL_SLEEP: Duration = Duration::from_micros(200);
 
+/// What an item must pass to get into the ring, besides finding room there.
+pub struct Admission<T> {
+    pub when_full: WhenFull,
+    pub budget: Option<Budget>,
+    pub weight: Option<Weight<T>>,
+    /// Whether every item is stamped with the time of its add.
+    pub stamped: bool,
+}
+
+impl<T> Default for Admission<T> {
+    fn default() -> Self {
+        Self { when_full: WhenFull::Block, budget: None, weight: None, stamped: false }
+    }
+}
+
+impl<T> Admission<T> {
+    /// The bytes to charge for an item: 0 where there is no budget.
+    pub fn weigh(&self, item: &T) -> u64 {
+        match (&self.budget, &self.weight) {
+            (Some(_), Some(weight)) => weight(item) as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// One node of an engine.
-pub struct Node<T> {
+pub struct Node<T, M: Mode<T> = Plain> {
     /// Which engine this is; never 0.
     pub engine: u64,
-    pub ring: Ring<T>,
+    /// Which process it was made in.
+    pub generation: u64,
+    pub ring: Ring<M::Entry>,
     pub wake: Wake,
     pub room: WaitList,
+    pub admission: Admission<T>,
     /// The right to take items out of the ring. Waiting for items happens under it, writing does
     /// not.
-    pub lease: Mutex<Lease<T>>,
+    pub lease: Mutex<Lease<T, M>>,
     pub clock: Clock,
     pub start: Instant,
     /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned
@@ -37,17 +67,17 @@ pub struct Node<T> {
 }
 
 /// What only the holder of the lease touches.
-pub struct Lease<T> {
-    pub former: Former<T>,
+pub struct Lease<T, M: Mode<T> = Plain> {
+    pub former: Former<T, M>,
     /// Looks to take before parking next time: few where nothing comes, many where batches fill
     /// quickly.
     looks: u32,
 }
 
 /// What one turn of collecting has brought.
-pub enum Turn<T> {
+pub enum Turn<T, M: Mode<T> = Plain> {
     /// A batch to write.
-    Batch(Batch<T>),
+    Batch(Formed<T, M>),
     /// Some items were taken in; go on.
     Progress,
     /// The next item is claimed and not published.
@@ -59,20 +89,87 @@ pub enum Turn<T> {
     Done,
 }
 
-impl<T> Node<T> {
-    pub fn new(engine: u64, ring: Ring<T>, former: Former<T>, clock: Clock) -> Self {
+impl<T, M: Mode<T>> Node<T, M> {
+    pub fn new(
+        engine: u64,
+        ring: Ring<M::Entry>,
+        former: Former<T, M>,
+        admission: Admission<T>,
+        clock: Clock,
+    ) -> Self {
         let start = clock.now();
         Self {
             engine,
+            generation: generation(),
             ring,
             wake: Wake::new(clock.clone()),
             room: WaitList::new(clock.clone()),
+            admission,
             lease: Mutex::new(Lease { former, looks: FLUSHER_LOOKS }),
             clock,
             start,
             oldest: Counter::new(0),
             parks: Counter::new(0),
             stalls: Counter::new(0),
+        }
+    }
+
+    /// Whether this process was forked from the one that has the flushers.
+    pub fn forked(&self) -> bool {
+        in_child(self.generation)
+    }
+
+    /// Now, as a tag says it; 0 where nobody asks for it.
+    pub fn stamp(&self, asked: bool) -> u64 {
+        if asked || self.admission.stamped {
+            nanos(self.clock.now().saturating_duration_since(self.start)).saturating_add(1)
+        } else {
+            0
+        }
+    }
+
+    /// When an item with this stamp was added.
+    pub fn added(&self, stamp: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_nanos(stamp.checked_sub(1)?))
+    }
+
+    /// Takes bytes from the budget, if there is one.
+    pub fn charge(&self, bytes: u64) -> Result<Option<Charge<'_>>, RunRefused> {
+        self.charge_run(&[bytes]).map(|(_, charge)| charge)
+    }
+
+    /// Takes bytes from the budget for as many items from the front as it has room for.
+    pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
+        let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
+        match budget.charge_run(&self.room, items) {
+            Some((count, charge)) => Ok((count, Some(charge))),
+            None => match items.first() {
+                Some(&bytes) if bytes > budget.max() => Err(RunRefused::TooLarge { bytes }),
+                Some(_) => Err(RunRefused::Short),
+                None => Ok((0, None)),
+            },
+        }
+    }
+
+    /// Gives bytes back to the budget.
+    pub fn release(&self, bytes: u64) {
+        if let Some(budget) = &self.admission.budget {
+            budget.release(&self.room, bytes);
+        }
+    }
+
+    /// Whether another item may find room.
+    pub fn has_room(&self) -> bool {
+        self.ring.len() < self.ring.capacity()
+            && self.admission.budget.as_ref().is_none_or(|budget| budget.used() < budget.max())
+    }
+
+    /// An item has met a fate in which somebody else has it: gives its bytes back, and tells who
+    /// waits for it.
+    pub fn let_go(&self, tag: Tag<T>, reason: AckReason) {
+        self.release(tag.bytes);
+        if let Some(promise) = tag.promise {
+            promise.fail(AckError::new(reason));
         }
     }
 
@@ -94,7 +191,11 @@ impl<T> Node<T> {
 
     /// Collects the next batch, waiting for it; `None` when there will be no more. `buffer` is for
     /// the next batch's items and is taken with the batch.
-    pub fn collect(&self, lease: &mut Lease<T>, buffer: &mut Vec<T>) -> Option<Batch<T>> {
+    pub fn collect(
+        &self,
+        lease: &mut Lease<T, M>,
+        buffer: &mut Buffer<T, M>,
+    ) -> Option<Formed<T, M>> {
         let mut backoff = Backoff::default();
         loop {
             let stuck = match self.turn(lease, buffer, false) {
@@ -122,7 +223,12 @@ impl<T> Node<T> {
 
     /// One turn: looks at the ring once, and acts on it. `partial`: write what is overdue though
     /// more is claimed.
-    pub fn turn(&self, lease: &mut Lease<T>, buffer: &mut Vec<T>, partial: bool) -> Turn<T> {
+    pub fn turn(
+        &self,
+        lease: &mut Lease<T, M>,
+        buffer: &mut Buffer<T, M>,
+        partial: bool,
+    ) -> Turn<T, M> {
         if self.wake.stopped() {
             return Turn::Done;
         }
@@ -131,20 +237,23 @@ impl<T> Node<T> {
         match former.step(&view) {
             Step::Wait { position, until } => Turn::Wait { position, until },
             Step::Done => Turn::Done,
-            Step::Close(reason) => {
-                Turn::Batch(former.close(reason, view.now, std::mem::take(buffer)))
-            }
+            Step::Close(reason) => Turn::Batch(former.close(reason, view.now, buffer)),
             Step::Drain { up_to } => {
-                if self.drain(former, up_to) {
-                    return Turn::Progress;
+                match self.drain(former, up_to) {
+                    Ok(()) => return Turn::Progress,
+                    Err(PopError::Busy) => {}
+                    Err(PopError::Empty | PopError::Closed) => {
+                        former.reconsider(); // evicted meanwhile
+                        return Turn::Progress;
+                    }
                 }
                 if mutated("stalled_is_done") && view.closed {
                     return Turn::Done;
                 }
-                let pending = view.tail.saturating_sub(former.first());
+                let pending = former.pending(&view);
                 match former.overdue(&view, pending) {
                     Some(reason) if partial && former.has_items() => {
-                        Turn::Batch(former.close(reason, view.now, std::mem::take(buffer)))
+                        Turn::Batch(former.close(reason, view.now, buffer))
                     }
                     _ => Turn::Stalled,
                 }
@@ -152,60 +261,71 @@ impl<T> Node<T> {
         }
     }
 
-    fn view(&self, former: &mut Former<T>) -> View {
+    fn view(&self, former: &mut Former<T, M>) -> View {
         let flush_to = self.wake.flush_to(); // before the tail: closing sets this last
+        let press_to = self.wake.press_to();
+        former.skip_to(self.ring.popped()); // before the tail, which it never passes
         let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
         let tail = self.ring.tail();
         former.mark(tail.position, now);
         let oldest = former.oldest().saturating_duration_since(self.start);
         self.oldest.set(nanos(oldest));
-        View { now, tail: tail.position, closed: tail.closed, flush_to }
+        View { now, tail: tail.position, closed: tail.closed, flush_to, press_to }
     }
 
-    /// Moves published items up to a position out of the ring; false if the next one is not
-    /// published.
-    fn drain(&self, former: &mut Former<T>, up_to: u64) -> bool {
+    /// Moves published items up to a position out of the ring; an error if there is none.
+    fn drain(&self, former: &mut Former<T, M>, up_to: u64) -> Result<(), PopError> {
         let max = usize::try_from(up_to.saturating_sub(former.drained())).unwrap_or(usize::MAX);
         if mutated("notify_before_free") {
             self.room.freed(max);
         }
-        match former.fill(|items| self.ring.try_pop_run(items, max)) {
+        match former.fill(|entries| self.ring.pop_run(entries, max)) {
             Ok(count) => {
                 if !mutated("notify_before_free") {
                     self.room.freed(count);
                 }
-                true
+                Ok(())
             }
-            Err(PopError::Busy | PopError::Empty | PopError::Closed) => {
-                self.stalls.count();
-                false
+            Err(why) => {
+                if why == PopError::Busy {
+                    self.stalls.count();
+                }
+                Err(why)
             }
         }
     }
 
     /// Takes everything that is in no batch, oldest first, published or drained. False if more is
     /// to come: a producer has claimed a slot and not published it yet. To be called after closing.
-    pub fn take_rest(&self, lease: &mut Lease<T>, items: &mut Vec<T>) -> bool {
-        items.append(&mut lease.former.take_rest());
-        let (count, all) = self.take_queued(items);
-        lease.former.skip(count);
+    pub fn take_rest(&self, lease: &mut Lease<T, M>, items: &mut Vec<T>) -> bool {
+        lease.former.take_rest(|item, tag| {
+            self.let_go(tag, AckReason::HandedBack);
+            items.push(item);
+        });
+        let all = self.take_queued(items);
+        lease.former.skip_to(self.ring.popped());
         all
     }
 
-    /// As [`take_rest`](Self::take_rest), but for items in the ring alone; also says how many.
-    /// Needs no lease.
-    pub fn take_queued(&self, items: &mut Vec<T>) -> (usize, bool) {
-        let before = items.len();
-        loop {
-            if let Err(why) = self.ring.try_pop_run(items, self.ring.capacity()) {
-                return (items.len() - before, why != PopError::Busy);
+    /// As [`take_rest`](Self::take_rest), but for items in the ring alone. Needs no lease.
+    pub fn take_queued(&self, items: &mut Vec<T>) -> bool {
+        let mut entries = Vec::new();
+        let why = loop {
+            if let Err(why) = self.ring.pop_run(&mut entries, self.ring.capacity()) {
+                break why;
             }
+        };
+        for entry in entries {
+            let (item, tag) = M::split(entry);
+            self.let_go(tag, AckReason::HandedBack);
+            items.push(item);
         }
+        why != PopError::Busy
     }
 
     /// Keeps away from the producers' cache lines until the batch that ends at `position` is there,
     /// or due, or there is news: a few looks at its last slot alone, then to sleep.
-    fn wait(&self, lease: &mut Lease<T>, position: u64, until: Option<Instant>) {
+    fn wait(&self, lease: &mut Lease<T, M>, position: u64, until: Option<Instant>) {
         let Lease { former, looks } = lease;
         let first = former.first();
         // The first item may come any moment from the last look at the ring on.

@@ -4,10 +4,15 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{FailedItem, Shared};
+use super::ledger::{Begun, Settled};
+use super::{Expiry, FailedItem, Node, Shared};
+use crate::ack::{AckError, AckReason, Receipt};
 use crate::batch::{Batch, BatchId};
 use crate::clock::Clock;
+use crate::collect::{Buffer, Formed};
+use crate::config::DropReason;
 use crate::guard::{drop_each, guarded};
+use crate::mode::{Mode, Tag};
 use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
 
 /// Writes the batches of one flusher to its sink.
@@ -22,11 +27,17 @@ pub struct Writer<S> {
 pub struct Verdict<T> {
     pub fail: u64,
     pub unknown: u64,
+    /// The spoiled ones first, then in the order of the batch.
     pub failed: Vec<FailedItem<T>>,
+    /// Where those that were in the batch stood.
+    failed_at: Vec<usize>,
+    /// Tags of the spoiled ones.
+    spoiled_tags: Vec<Tag<T>>,
     /// Errors that belong to no item. They are the caller's, so they are dropped with care, later.
     pub surplus: Vec<Arc<WriteError>>,
     /// Items that the weight function panicked on; they are among the failed ones.
     pub spoiled: u64,
+    started: Instant,
     pub took: Duration,
     pub panicked: bool,
 }
@@ -34,6 +45,7 @@ pub struct Verdict<T> {
 /// What the sink said.
 struct Answer {
     result: Result<(), WriteError>,
+    started: Instant,
     took: Duration,
     panicked: bool,
 }
@@ -49,53 +61,66 @@ impl<S> Writer<S> {
 
     /// Takes a batch through every stage and gives its empty buffer back. `None`: no more batches,
     /// the engine has stopped or has given up on this flusher.
-    pub fn flush<T>(
+    pub fn flush<T, M: Mode<T>>(
         &mut self,
-        shared: &Shared<T>,
-        batch: Batch<T>,
+        shared: &Shared<T, M>,
+        mut formed: Formed<T, M>,
         reopen: &dyn Fn() -> Result<S, BoxError>,
-    ) -> Option<Vec<T>>
+    ) -> Option<Buffer<T, M>>
     where
         S: Sink<T>,
     {
-        let (mut batch, deadline) = shared.ledger.begin(self.flusher, batch)?;
+        let Shared { node, ledger, .. } = shared;
+        let expired = match &shared.expiry {
+            Some(expiry) => expire(node, expiry, &mut formed),
+            None => Vec::new(),
+        };
+        let begun = ledger.begin(self.flusher, formed, expired.len() as u64);
+        let (mut batch, spoiled, deadline) = match begun {
+            Begun::Write(batch, spoiled, deadline) => (batch, spoiled, deadline),
+            Begun::TooLate(mut tags, spoiled) => {
+                M::take_tags(&mut tags)
+                    .chain(spoiled)
+                    .for_each(|tag| node.let_go(tag, AckReason::HandedBack));
+                tell_expired(shared, expired);
+                return None;
+            }
+        };
         let answer = self.write(shared, &batch, deadline, reopen);
-        let positions = batch.positions();
-        let mut verdict = classify(&mut batch, answer, &mut self.marked);
-        let report = shared.on_failed.as_ref();
-        if !shared.ledger.settle(self.flusher, &batch, &mut verdict, report.is_some()) {
+        let mut verdict = classify(&mut batch, spoiled, answer, &mut self.marked);
+        let told = shared.on_failed.is_some() && !verdict.failed.is_empty();
+        let report = M::TRACKED || told || !expired.is_empty();
+        let Some(settled) = ledger.settle(self.flusher, &batch, &mut verdict, report) else {
             drop_each(&mut batch.items);
             verdict.discard();
+            tell_expired(shared, expired);
             return None;
+        };
+        let Settled { mut tags, positions } = settled;
+        if report {
+            let mut panics = tell_failed(shared, &mut verdict, &mut tags);
+            tell_flushed(node, batch.id, &verdict, &mut tags);
+            panics += tell_expired(shared, expired);
+            ledger.reported(self.flusher, positions, &mut verdict.failed, panics);
         }
-        let mut panics = 0;
         if !verdict.failed.is_empty() {
-            match report {
-                Some(report) => {
-                    for item in verdict.failed.drain(..) {
-                        panics += u64::from(guarded(|| report(item)).is_err());
-                    }
-                    shared.ledger.reported(self.flusher, &batch, positions, panics);
-                    panics = 0;
-                }
-                None => tracing::warn!(
-                    items = verdict.failed.len(),
-                    batch = batch.id.get(),
-                    "failed items are let go: more have failed than `failed_kept`"
-                ),
-            }
+            tracing::warn!(
+                items = verdict.failed.len(),
+                batch = batch.id.get(),
+                "failed items are let go: more have failed than `failed_kept`"
+            );
         }
         let mut items = mem::take(&mut batch.items);
-        panics += drop_each(&mut items) + verdict.discard();
+        let panics = drop_each(&mut items) + verdict.discard();
         if panics > 0 {
-            shared.ledger.count_callback_panics(panics);
+            ledger.count_callback_panics(panics);
         }
-        Some(items)
+        Some(Buffer { items, tags })
     }
 
-    fn write<T>(
+    fn write<T, M: Mode<T>>(
         &mut self,
-        shared: &Shared<T>,
+        shared: &Shared<T, M>,
         batch: &Batch<T>,
         deadline: Option<Instant>,
         reopen: &dyn Fn() -> Result<S, BoxError>,
@@ -106,7 +131,7 @@ impl<S> Writer<S> {
         let start = shared.node.clock.now();
         let answer = |result, panicked| {
             let took = shared.node.clock.now().saturating_duration_since(start);
-            Answer { result, took, panicked }
+            Answer { result, started: start, took, panicked }
         };
         if batch.is_empty() {
             return answer(Ok(()), false); // all of it spoiled: nothing for the sink
@@ -168,9 +193,114 @@ fn panicked_closing(message: &str) -> WriteError {
     WriteError::permanent(format!("the sink panicked while closing: {message}"))
 }
 
+/// Takes the items out of a batch that are too old to be written.
+fn expire<T, M: Mode<T>>(
+    node: &Node<T, M>,
+    expiry: &Expiry<T>,
+    formed: &mut Formed<T, M>,
+) -> Vec<(T, Tag<T>)> {
+    let now = node.clock.now();
+    let is_old = |item: &T, tag: Option<&Tag<T>>| {
+        let added = match &expiry.added {
+            Some(added) => guarded(|| added(item)).ok(), // who cannot tell is not too old
+            None => tag.and_then(|tag| node.added(tag.added)),
+        };
+        added.is_some_and(|added| now.saturating_duration_since(added) > expiry.max_age)
+    };
+    let Formed { batch, tags, .. } = formed;
+    let mut items = batch.items.iter().enumerate();
+    let Some((first, _)) = items.find(|(index, item)| is_old(item, M::tag(tags, *index))) else {
+        return Vec::new();
+    };
+    let mut expired = Vec::new();
+    let mut old_tags = M::take_tags(tags).collect::<Vec<_>>().into_iter();
+    let capacity = batch.items.capacity();
+    let old_items = mem::replace(&mut batch.items, Vec::with_capacity(capacity));
+    for (index, item) in old_items.into_iter().enumerate() {
+        let tag = old_tags.next().unwrap_or_default();
+        if index == first || index > first && is_old(&item, Some(&tag)) {
+            if let Some(weight) = &node.admission.weight {
+                let bytes = guarded(|| weight(&item)).unwrap_or(0) as u64;
+                batch.bytes = batch.bytes.saturating_sub(bytes);
+            }
+            expired.push((item, tag));
+        } else {
+            batch.items.push(item);
+            M::put_tag(tag, tags);
+        }
+    }
+    expired
+}
+
+fn tell_expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>) -> u64 {
+    let tell = |(item, tag)| shared.tell_dropped(item, tag, DropReason::Expired);
+    expired.into_iter().map(tell).sum()
+}
+
+/// Gives each failed item to whoever takes it: `on_failed`, or else its ack. What nobody takes stays
+/// in the verdict. Returns how many calls panicked.
+fn tell_failed<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    verdict: &mut Verdict<T>,
+    tags: &mut M::Tags,
+) -> u64 {
+    let mut panics = 0;
+    let in_batch = verdict.failed_at.drain(..).map(|index| M::take_tag(tags, index));
+    let all = verdict.spoiled_tags.drain(..).chain(in_batch);
+    for (failed, tag) in mem::take(&mut verdict.failed).into_iter().zip(all) {
+        shared.node.release(tag.bytes);
+        let FailedItem { item, error, batch } = failed;
+        let reason = match error.what_applied() {
+            Applied::Nothing => AckReason::Failed,
+            Applied::Unknown => AckReason::Unknown,
+        };
+        let ack_error =
+            AckError { reason, item: None, error: Some(Arc::clone(&error)), batch: Some(batch) };
+        match (&shared.on_failed, tag.promise) {
+            (Some(report), promise) => {
+                let failed = FailedItem { item, error, batch };
+                panics += u64::from(guarded(|| report(failed)).is_err());
+                if let Some(promise) = promise {
+                    promise.fail(ack_error);
+                }
+            }
+            (None, Some(promise)) => {
+                if let Some(item) = promise.fail_with(ack_error, item) {
+                    verdict.failed.push(FailedItem { item, error, batch });
+                }
+            }
+            (None, None) => verdict.failed.push(FailedItem { item, error, batch }),
+        }
+    }
+    panics
+}
+
+/// Resolves the acks of the items that are in, together, and gives their bytes back.
+fn tell_flushed<T, M: Mode<T>>(
+    node: &Node<T, M>,
+    batch: BatchId,
+    verdict: &Verdict<T>,
+    tags: &mut M::Tags,
+) {
+    let mut bytes = 0;
+    for tag in M::take_tags(tags) {
+        bytes += tag.bytes;
+        let Some(promise) = tag.promise else { continue };
+        let added = node.added(tag.added).unwrap_or(verdict.started);
+        promise.succeed(Receipt {
+            batch,
+            attempts: 1,
+            queued: verdict.started.saturating_duration_since(added),
+            writing: verdict.took,
+        });
+    }
+    node.release(bytes);
+}
+
 /// Moves the items that failed out of the batch, each with its error.
 fn classify<T>(
     batch: &mut Batch<T>,
+    spoiled: Vec<(T, Tag<T>)>,
     answer: Answer,
     marked: &mut Vec<(usize, WriteError)>,
 ) -> Verdict<T> {
@@ -178,12 +308,16 @@ fn classify<T>(
         fail: 0,
         unknown: 0,
         failed: Vec::new(),
+        failed_at: Vec::new(),
+        spoiled_tags: Vec::new(),
         surplus: Vec::new(),
-        spoiled: batch.spoiled.len() as u64,
+        spoiled: spoiled.len() as u64,
+        started: answer.started,
         took: answer.took,
         panicked: answer.panicked,
     };
-    for item in batch.spoiled.drain(..) {
+    for (item, tag) in spoiled {
+        verdict.spoiled_tags.push(tag);
         let error = WriteError::permanent("the weight function panicked on this item");
         verdict.fail(batch.id, item, Arc::new(error));
     }
@@ -201,7 +335,10 @@ fn classify<T>(
             verdict.surplus.push(Arc::new(again));
         }
         match error.or_else(|| whole.clone()) {
-            Some(error) => verdict.fail(batch.id, item, error),
+            Some(error) => {
+                verdict.failed_at.push(index);
+                verdict.fail(batch.id, item, error);
+            }
             None => good.push(item),
         }
     }

@@ -1,15 +1,23 @@
-//! Takes items from the front of a vector, run by run, without moving the rest each time.
+//! Runs of items: taken from the front of a vector, one after the other, without moving the rest
+//! each time; and what was popped in one.
 
 use std::ptr;
 
 /// The items of a vector that were not taken yet. Dropping it leaves just those in the vector, in
 /// their order.
-pub(crate) struct Front<'v, T> {
+pub struct Front<'v, T> {
     items: &'v mut Vec<T>,
     /// Where the vector's items lay; its own length is 0 meanwhile, so that no item can be seen
     /// twice.
     len: usize,
     taken: usize,
+}
+
+/// A run that was popped: where it began, and how many items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub position: u64,
+    pub count: usize,
 }
 
 impl<'v, T> Front<'v, T> {
@@ -26,12 +34,39 @@ impl<'v, T> Front<'v, T> {
         self.len - self.taken
     }
 
+    /// Those that are left.
+    pub fn items(&self) -> &[T] {
+        // SAFETY: `taken <= len`, within the buffer.
+        let rest = unsafe { self.items.as_ptr().add(self.taken) };
+        // SAFETY: from `taken` to `len` the items are initialised, and ours until they are taken,
+        // which needs `&mut self`.
+        unsafe { std::slice::from_raw_parts(rest, self.len()) }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     pub fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// The next item, if there is one.
+    pub fn pop(&mut self) -> Option<T> {
+        // SAFETY: there is one: the vector is not empty.
+        (!self.is_empty()).then(|| unsafe { self.take() })
+    }
+
+    /// Puts the item that was taken last back in its place.
+    pub fn put_back(&mut self, item: T) {
+        if self.taken == 0 {
+            return drop(item); // not reached: nothing was taken
+        }
+        self.taken -= 1;
+        // SAFETY: within the buffer, and empty: the item that was here was moved out by `take`.
+        let place = unsafe { self.items.as_mut_ptr().add(self.taken) };
+        // SAFETY: as above; `taken` has moved back, so it is the vector's again.
+        unsafe { ptr::write(place, item) };
     }
 
     /// The next item.

@@ -46,6 +46,7 @@
 //! they must kill.
 
 mod error;
+mod fork;
 mod front;
 mod slot;
 #[cfg(test)]
@@ -59,7 +60,8 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering, mutated, weaken};
 pub use error::{CapacityError, PopError, PushError, RunError};
-pub(crate) use front::Front;
+pub(crate) use fork::{CloseInChild, enlist, generation, in_child};
+pub(crate) use front::{Front, Run};
 use slot::Slot;
 
 /// What `tail` and `head` hold: twice a position, and in `tail` the close bit.
@@ -246,7 +248,8 @@ impl<T> Ring<T> {
     /// [`RunError`] when there was room for none; `items` is untouched.
     pub fn try_push_run(&self, items: &mut Vec<T>) -> Result<usize, RunError> {
         let mut front = Front::new(items);
-        self.push_run(&mut front)?;
+        let all = front.len();
+        self.push_run(&mut front, all, |item| item)?;
         Ok(front.taken())
     }
 
@@ -259,6 +262,11 @@ impl<T> Ring<T> {
         if max == 0 {
             return Ok(0);
         }
+        self.pop_run(out, max).map(|run| run.count)
+    }
+
+    /// As [`try_pop_run`](Self::try_pop_run) with a `max` of at least 1; says where the run began.
+    pub(crate) fn pop_run(&self, out: &mut Vec<T>, max: usize) -> Result<Run, PopError> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             let count = self.published_run(head, max);
@@ -276,7 +284,7 @@ impl<T> Ring<T> {
             match self.head.compare_exchange(head, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     self.move_out(head, count, out);
-                    return Ok(count);
+                    return Ok(Run { position: self.position(head), count });
                 }
                 Err(now) => head = now,
             }
@@ -294,13 +302,21 @@ impl<T> Ring<T> {
         }
     }
 
-    /// As [`try_push_run`](Self::try_push_run); returns the word after the last item's.
-    pub(crate) fn push_run(&self, front: &mut Front<'_, T>) -> Result<Word, RunError> {
-        if front.is_empty() {
+    /// As [`try_push_run`](Self::try_push_run), but at most `max`, each wrapped into an entry;
+    /// returns the word after the last one's. `wrap` is ours: it is called between claim and
+    /// publication.
+    #[inline(always)]
+    pub(crate) fn push_run<U>(
+        &self,
+        front: &mut Front<'_, U>,
+        max: usize,
+        wrap: impl FnMut(U) -> T,
+    ) -> Result<Word, RunError> {
+        if front.is_empty() || max == 0 {
             return Ok(self.start); // nothing was published, so nobody is to be woken
         }
-        match self.claim(front.len() as u64) {
-            Ok(claim) => Ok(claim.publish_run(front)),
+        match self.claim(front.len().min(max) as u64) {
+            Ok(claim) => Ok(claim.publish_run(front, wrap)),
             Err(Refused::Full) => Err(RunError::Full),
             Err(Refused::Busy) => Err(RunError::Busy),
             Err(Refused::Closed) => Err(RunError::Closed),
@@ -472,14 +488,14 @@ impl<T> Claim<'_, T> {
 
     /// Fills and publishes the claim from the front of a vector.
     #[inline(always)]
-    fn publish_run(self, front: &mut Front<'_, T>) -> Word {
+    fn publish_run<U>(self, front: &mut Front<'_, U>, mut wrap: impl FnMut(U) -> T) -> Word {
         let end = self.end();
         let mut word = self.word;
         while word != end {
             // SAFETY: the claim was made for `front`, so it is not longer, and each round takes
             // one.
             let item = unsafe { front.take() };
-            self.fill(word, item);
+            self.fill(word, wrap(item));
             word = word.wrapping_add(STEP);
         }
         end

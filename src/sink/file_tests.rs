@@ -14,7 +14,6 @@ fn batch(items: &[&'static str]) -> Batch<&'static str> {
         bytes: 0,
         items: items.to_vec(),
         position: 0,
-        spoiled: Vec::new(),
         opened: now,
         late: None,
     }

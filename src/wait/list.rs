@@ -1,4 +1,5 @@
-//! Producers that wait for room in a full ring: first come, first woken.
+//! Producers that wait for room in a full ring: first come, first woken, threads and tasks in one
+//! line.
 //!
 //! ```text
 //!  producer                                    flusher, after freeing a run of slots
@@ -23,37 +24,36 @@
 //! its time came) looks whether it is still on the list. If not, a wake-up was meant for it: it
 //! uses it for one more try at the ring, or passes it on.
 //!
+//! **A task** does the same in pieces: it enters, tries again and leaves its waker in one poll; in a
+//! later one it takes the token as a thread does after W4. Dropped in between, it leaves as one whose
+//! time has come.
+//!
 //! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the
 //! waiter then goes to the *front* of the list.
 //!
 //! **Checked by** `loom-tests/tests/loom.rs`, module `room`.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
-use super::parker::Parker;
+use super::line::{Line, Waiter};
 use crate::clock::Clock;
-use crate::sync::{AtomicUsize, Mutex, Ordering, WAKES_AT_ONCE, fence, lock, mutated};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, WAKES_AT_ONCE, fence, lock, mutated};
+
+/// Times that one poll enters the line again before it lets others run.
+const ROUNDS_MAX: u32 = 8;
 
 /// The list; one beside each ring.
 pub struct WaitList {
     waiting: CachePadded<AtomicUsize>,
-    inner: Mutex<Inner>,
+    line: Mutex<Line>,
     clock: Clock,
 }
 
-#[derive(Default)]
-struct Inner {
-    queue: VecDeque<Arc<Parker>>,
-    /// Parkers to be used again: waiting allocates only when more producers wait than ever before.
-    spare: Vec<Arc<Parker>>,
-}
-
 /// Where a waiter enters.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Back,
     /// It was woken, and another took its slot.
@@ -64,7 +64,7 @@ impl WaitList {
     pub fn new(clock: Clock) -> Self {
         Self {
             waiting: CachePadded::new(AtomicUsize::new(0)),
-            inner: Mutex::new(Inner::default()),
+            line: Mutex::new(Line::default()),
             clock,
         }
     }
@@ -80,39 +80,66 @@ impl WaitList {
     ) -> Option<R> {
         let mut place = Place::Back;
         loop {
-            let parker = self.enter(place); // W1
-            if !mutated("no_fence_wait") {
-                fence(Ordering::SeqCst); // W2, pairs with N2
-            }
-            if !mutated("no_recheck")
-                && let Some(done) = attempt()
-            {
-                if self.leave(&parker) {
-                    self.recycle(parker);
-                } else if !mutated("no_forward") {
-                    self.wake(1); // the wake-up was for somebody who still waits
-                }
-                return Some(done);
-            }
-            let woken = parker.park(until, &self.clock).is_some(); // W4
-            if !woken && self.leave(&parker) {
-                self.recycle(parker);
+            let waiter = match self.enter(place, &mut attempt) {
+                Ok(waiter) => waiter,
+                Err(done) => return Some(done),
+            };
+            let woken = waiter.parker.park(until, &self.clock).is_some(); // W4
+            if !woken && self.leave(&waiter) {
+                self.vacate(waiter);
                 return None;
             }
+            self.vacate(waiter);
             // A wake-up was meant for it, if at the last moment.
-            if woken {
-                self.recycle(parker);
-            }
             match attempt() {
                 Some(done) => {
-                    if self.len() != 0 && room() && !mutated("no_next") {
-                        self.wake(1); // W5
-                    }
+                    self.next(&room);
                     return Some(done);
                 }
                 None if woken => place = Place::Front,
                 None => return None,
             }
+        }
+    }
+
+    /// As [`wait`](Self::wait), for a task that keeps its place in `waiter` between polls. One that
+    /// is not polled again must [`cancel`](Self::cancel).
+    pub fn poll<R>(
+        &self,
+        waiter: &mut Option<Waiter>,
+        cx: &mut Context<'_>,
+        room: impl Fn() -> bool,
+        mut attempt: impl FnMut() -> Option<R>,
+    ) -> Poll<R> {
+        let mut place = Place::Back;
+        for _ in 0..ROUNDS_MAX {
+            if let Some(mine) = waiter.take() {
+                if !mine.parker.poll(cx.waker()) {
+                    *waiter = Some(mine);
+                    return Poll::Pending;
+                }
+                self.vacate(mine);
+                if let Some(done) = attempt() {
+                    self.next(&room);
+                    return Poll::Ready(done);
+                }
+                place = Place::Front;
+            }
+            match self.enter(place, &mut attempt) {
+                Ok(mine) => *waiter = Some(mine),
+                Err(done) => return Poll::Ready(done),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Lets a task go that waited in vain; a wake-up that was meant for it goes to the next.
+    pub fn cancel(&self, waiter: Waiter) {
+        let listed = self.leave(&waiter);
+        self.vacate(waiter);
+        if !listed && !mutated("cancel_no_forward") {
+            self.wake(1);
         }
     }
 
@@ -148,39 +175,66 @@ impl WaitList {
     fn wake(&self, count: usize) {
         let now = self.clock.now();
         for _ in 0..count {
-            let mut inner = lock(&self.inner);
-            let Some(parker) = inner.queue.pop_front() else { return };
-            self.waiting.store(inner.queue.len(), Ordering::Relaxed);
-            drop(inner);
-            parker.unpark(now);
+            let mut line = lock(&self.line);
+            let Some(parker) = line.pop() else { return };
+            if mutated("notify_before_token") {
+                parker.notify(None);
+            }
+            // Under the lock: who is off the list has its token, so that its place can be used
+            // again at once.
+            let waker = parker.leave_token(now);
+            self.count(line);
+            if !mutated("notify_before_token") {
+                parker.notify(waker);
+            }
         }
     }
 
-    fn enter(&self, place: Place) -> Arc<Parker> {
-        let mut inner = lock(&self.inner);
-        let parker = inner.spare.pop().unwrap_or_default();
-        match place {
-            Place::Back => inner.queue.push_back(Arc::clone(&parker)),
-            Place::Front => inner.queue.push_front(Arc::clone(&parker)),
+    /// W5.
+    fn next(&self, room: &impl Fn() -> bool) {
+        if self.len() != 0 && room() && !mutated("no_next") {
+            self.wake(1);
         }
-        self.waiting.store(inner.queue.len(), Ordering::Relaxed);
-        parker
+    }
+
+    /// Enters the list and tries once more; `Err` with what that brought, and off the list again.
+    fn enter<R>(&self, place: Place, attempt: &mut impl FnMut() -> Option<R>) -> Result<Waiter, R> {
+        let mut line = lock(&self.line);
+        let waiter = line.enter(place == Place::Front); // W1
+        self.count(line);
+        if !mutated("no_fence_wait") {
+            fence(Ordering::SeqCst); // W2, pairs with N2
+        }
+        if mutated("no_recheck") {
+            return Ok(waiter);
+        }
+        let Some(done) = attempt() else { return Ok(waiter) }; // W3
+        let listed = self.leave(&waiter);
+        self.vacate(waiter);
+        if !listed && !mutated("no_forward") {
+            self.wake(1); // the wake-up was for somebody who still waits
+        }
+        Err(done)
     }
 
     /// Takes the waiter off the list; false if it was off already, so that a wake-up is meant for
     /// it.
-    fn leave(&self, parker: &Arc<Parker>) -> bool {
-        let mut inner = lock(&self.inner);
-        let Some(index) = inner.queue.iter().position(|other| Arc::ptr_eq(other, parker)) else {
-            return false;
-        };
-        inner.queue.remove(index);
-        self.waiting.store(inner.queue.len(), Ordering::Relaxed);
-        true
+    fn leave(&self, waiter: &Waiter) -> bool {
+        let mut line = lock(&self.line);
+        let listed = line.leave(waiter);
+        self.count(line);
+        listed
     }
 
-    /// Keeps a parker whose token was taken, or to which nobody will give one.
-    fn recycle(&self, parker: Arc<Parker>) {
-        lock(&self.inner).spare.push(parker);
+    /// Gives a place back whose token was taken, or to which nobody will give one.
+    fn vacate(&self, waiter: Waiter) {
+        waiter.parker.clear();
+        let mut line = lock(&self.line);
+        line.vacate(waiter);
+    }
+
+    fn count(&self, line: MutexGuard<'_, Line>) {
+        self.waiting.store(line.len(), Ordering::Relaxed);
+        drop(line);
     }
 }

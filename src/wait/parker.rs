@@ -1,51 +1,99 @@
-//! One sleeper, woken by anybody, with the moment of the wake-up.
+//! One sleeper, a thread or a task, woken by anybody, with the moment of the wake-up.
 
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
+use crate::guard::guarded;
 use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 
-/// Where one thread sleeps at a time. It has its own flag and condition variable: a sink that parks
-/// and unparks the flusher's thread for purposes of its own takes nothing from it.
+/// Where one thread or task sleeps at a time. It has its own flag and condition variable: a sink
+/// that parks and unparks the flusher's thread for purposes of its own takes nothing from it.
 #[derive(Default)]
 pub struct Parker {
-    /// The moment at which the wake-up was decided, until the sleeper takes it.
-    token: Mutex<Option<Instant>>,
+    inner: Mutex<Inner>,
     woken: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The moment at which the wake-up was decided, until the sleeper takes it.
+    token: Option<Instant>,
+    /// Of a sleeping task.
+    waker: Option<Waker>,
 }
 
 impl Parker {
     /// Sleeps until [`unpark`](Self::unpark), or until the time has come. Returns the waker's
     /// stamp, or `None` when the time came first. A token left earlier returns at once.
     pub fn park(&self, until: Option<Instant>, clock: &Clock) -> Option<Instant> {
-        let mut token = lock(&self.token);
+        let mut inner = lock(&self.inner);
         loop {
-            if let Some(stamp) = token.take() {
+            if let Some(stamp) = inner.token.take() {
                 return Some(stamp);
             }
-            token = match until {
-                None => wait(&self.woken, token),
+            inner = match until {
+                None => wait(&self.woken, inner),
                 Some(until) => {
                     let left = until.saturating_duration_since(clock.now());
                     if left == Duration::ZERO {
                         return None;
                     }
-                    wait_timeout(&self.woken, token, left)
+                    wait_timeout(&self.woken, inner, left)
                 }
             };
         }
     }
 
-    /// Wakes the sleeper, or the next one to come. Of several stamps the earliest stays.
+    /// As [`park`](Self::park), for a task: takes the token, or leaves its waker and returns false.
+    pub fn poll(&self, waker: &Waker) -> bool {
+        let mut inner = lock(&self.inner);
+        if inner.token.take().is_some() {
+            return true;
+        }
+        let old = match &inner.waker {
+            Some(_) if mutated("stale_waker") => None,
+            Some(known) if known.will_wake(waker) => None,
+            _ => inner.waker.replace(waker.clone()),
+        };
+        drop(inner);
+        drop(old); // the caller's code: not under the lock
+        false
+    }
+
+    /// Wakes the sleeper, or the next one to come.
     pub fn unpark(&self, stamp: Instant) {
         if mutated("notify_before_token") {
-            self.woken.notify_one();
+            self.notify(None);
+            drop(self.leave_token(stamp));
+            return;
         }
-        let mut token = lock(&self.token);
-        token.get_or_insert(stamp);
-        drop(token);
-        if !mutated("notify_before_token") {
-            self.woken.notify_one();
+        let waker = self.leave_token(stamp);
+        self.notify(waker);
+    }
+
+    /// The first half of [`unpark`](Self::unpark), which calls no code of the caller's. Of several
+    /// stamps the earliest stays.
+    pub fn leave_token(&self, stamp: Instant) -> Option<Waker> {
+        let mut inner = lock(&self.inner);
+        inner.token.get_or_insert(stamp);
+        inner.waker.take()
+    }
+
+    /// The second half: nobody need be asleep any more.
+    pub fn notify(&self, waker: Option<Waker>) {
+        match waker {
+            Some(waker) => drop(guarded(|| waker.wake())),
+            None => self.woken.notify_one(),
         }
+    }
+
+    /// Forgets what is left of the last sleeper.
+    pub fn clear(&self) {
+        let mut inner = lock(&self.inner);
+        inner.token = None;
+        let waker = inner.waker.take();
+        drop(inner);
+        drop(waker);
     }
 }

@@ -55,6 +55,8 @@ pub struct Wake {
 struct News {
     /// Items before this position are to be flushed now.
     flush_to: AtomicU64,
+    /// Items before this position hold bytes of the budget that somebody waits for.
+    press_to: AtomicU64,
     /// Collect nothing more.
     stop: AtomicBool,
 }
@@ -65,6 +67,7 @@ impl Wake {
             at: CachePadded::new(AtomicU64::new(NOBODY)),
             news: CachePadded::new(News {
                 flush_to: AtomicU64::new(0),
+                press_to: AtomicU64::new(0),
                 stop: AtomicBool::new(false),
             }),
             parker: Parker::default(),
@@ -101,6 +104,14 @@ impl Wake {
         }
     }
 
+    /// Asks for every item there is to be written, so that the bytes they hold are given back.
+    pub fn press<T>(&self, ring: &Ring<T>) {
+        let position = ring.rendezvous().position;
+        if self.news.press_to.fetch_max(position, Ordering::Relaxed) < position {
+            self.announce(ring);
+        }
+    }
+
     /// Asks the flushers to collect nothing more.
     pub fn stop<T>(&self, ring: &Ring<T>) {
         self.news.stop.store(true, Ordering::Relaxed);
@@ -121,6 +132,11 @@ impl Wake {
         self.news.flush_to.load(Ordering::Relaxed)
     }
 
+    /// Items before this position hold bytes that somebody waits for.
+    pub fn press_to(&self) -> u64 {
+        self.news.press_to.load(Ordering::Relaxed)
+    }
+
     /// Whether the flushers are to stop.
     pub fn stopped(&self) -> bool {
         self.news.stop.load(Ordering::Relaxed)
@@ -129,7 +145,7 @@ impl Wake {
     /// Whether there is something that a flusher with its first open item at `first` must not sleep
     /// over.
     pub fn has_news(&self, first: u64) -> bool {
-        self.stopped() || self.flush_to() > first
+        self.stopped() || self.flush_to() > first || self.press_to() > first
     }
 
     /// Parks the flusher whose first open item is `first` until the ring has been claimed up to

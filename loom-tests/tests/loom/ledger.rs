@@ -76,7 +76,7 @@ fn giving_up() {
         });
         parts.ledger.stop();
         parts.node.stop();
-        let left = parts.ledger.leave_behind(|_, activity| activity != Activity::Collecting);
+        let (left, _) = parts.ledger.leave_behind(|_, activity| activity != Activity::Collecting);
         let (before, calls_before) = (tally(&parts), calls.load(Ordering::Relaxed));
         serving.join().unwrap();
         let after = tally(&parts);

@@ -1,0 +1,137 @@
+//! Adding from a task.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::producer::{Offer, Producer};
+use crate::ack::Ack;
+use crate::config::WhenFull;
+use crate::error::{AddError, AddReason};
+use crate::flush::Serving;
+use crate::mode::{Mode, Plain, Tracked};
+use crate::wait::Waiter;
+
+/// Adds an item; made by [`Producer::add_async`].
+#[must_use = "nothing is added before it is polled"]
+pub struct AddAsync<'p, T: Send + 'static, M: Mode<T> = Plain> {
+    producer: &'p Producer<T, M>,
+    adding: Adding<T, M>,
+}
+
+/// Adds an item and gives its ack; made by [`Producer::add_with_ack_async`].
+#[must_use = "nothing is added before it is polled"]
+pub struct AddWithAckAsync<'p, T: Send + 'static> {
+    add: AddAsync<'p, T, Tracked>,
+    ack: Option<Ack<T>>,
+}
+
+/// An entry on its way in, and its place in the line.
+pub(super) struct Adding<T: Send + 'static, M: Mode<T>> {
+    pub(super) offer: Offer<T, M>,
+    waiter: Option<Waiter>,
+}
+
+impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
+    pub(super) fn new(offer: Offer<T, M>) -> Self {
+        Self { offer, waiter: None }
+    }
+
+    /// Ready at once when there is nothing to add.
+    pub(super) fn poll(
+        &mut self,
+        producer: &Producer<T, M>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AddError<T>>> {
+        let Self { offer, waiter } = self;
+        if waiter.is_none() {
+            if offer.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(done) = producer.attempt(offer) {
+                return Poll::Ready(done.map_err(Producer::<T, M>::item_back));
+            }
+        }
+        let node = producer.node();
+        let policy = node.admission.when_full;
+        if policy != WhenFull::Block || Serving::is(node.engine) {
+            let reason =
+                if policy == WhenFull::Block { AddReason::Reentrant } else { AddReason::Full };
+            self.cancel(producer);
+            let done = producer.apply(policy, &mut self.offer, reason);
+            return Poll::Ready(done.map_err(Producer::<T, M>::item_back));
+        }
+        let attempt = || producer.attempt(offer);
+        let polled = node.room.poll(waiter, cx, || node.has_room(), attempt);
+        polled.map(|done| done.map_err(Producer::<T, M>::item_back))
+    }
+
+    /// Leaves the line, if it stands in it.
+    pub(super) fn cancel(&mut self, producer: &Producer<T, M>) {
+        if let Some(waiter) = self.waiter.take()
+            && !producer.node().forked()
+        {
+            producer.node().room.cancel(waiter);
+        }
+    }
+}
+
+impl<'p, T: Send + 'static, M: Mode<T>> AddAsync<'p, T, M> {
+    pub(super) fn new(producer: &'p Producer<T, M>, entry: M::Entry) -> Self {
+        Self { producer, adding: Adding::new(Some(entry)) }
+    }
+}
+
+// Nothing in it is pinned: an item is moved, never pointed to.
+impl<T: Send + 'static, M: Mode<T>> Unpin for AddAsync<'_, T, M> {}
+
+impl<T: Send + 'static, M: Mode<T>> Future for AddAsync<'_, T, M> {
+    type Output = Result<(), AddError<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let producer = self.producer;
+        self.adding.poll(producer, cx)
+    }
+}
+
+impl<T: Send + 'static, M: Mode<T>> Drop for AddAsync<'_, T, M> {
+    fn drop(&mut self) {
+        self.adding.cancel(self.producer);
+    }
+}
+
+impl<T: Send + 'static, M: Mode<T>> fmt::Debug for AddAsync<'_, T, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddAsync").finish_non_exhaustive()
+    }
+}
+
+impl<'p, T: Send + 'static> AddWithAckAsync<'p, T> {
+    pub(super) fn new(add: AddAsync<'p, T, Tracked>, ack: Ack<T>) -> Self {
+        Self { add, ack: Some(ack) }
+    }
+}
+
+impl<T: Send + 'static> Unpin for AddWithAckAsync<'_, T> {}
+
+impl<T: Send + 'static> Future for AddWithAckAsync<'_, T> {
+    type Output = Result<Ack<T>, AddError<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.add).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // Polled again after it was ready: never ready again.
+            Poll::Ready(Ok(())) => {
+                self.ack.take().map_or(Poll::Pending, |ack| Poll::Ready(Ok(ack)))
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for AddWithAckAsync<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddWithAckAsync").finish_non_exhaustive()
+    }
+}
