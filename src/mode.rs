@@ -195,6 +195,12 @@ impl<T: Send + 'static> Mode<T> for Tracked {
 
     fn push(node: &Node<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
         let bytes = entry.tag.bytes;
+        if node.charges_in_vain() {
+            return match node.ring.is_closed() {
+                true => Err(Refused::Closed(entry)),
+                false => Err(Refused::Full(entry)),
+            };
+        }
         let charge = match node.charge(bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
@@ -214,6 +220,9 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             let all = front.len();
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
             return Ok(node.ring.push_run(front, all, wrap)?);
+        }
+        if node.charges_in_vain() {
+            return Err(if node.ring.is_closed() { RunRefused::Closed } else { RunRefused::Full });
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];

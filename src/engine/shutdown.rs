@@ -61,7 +61,7 @@ pub enum Stuck {
         /// Its items.
         items: u64,
     },
-    /// In `on_failed`. The batch's fates were settled before.
+    /// In `on_failed`, `on_dropped`, or a waker of an ack. The batch's fates were settled before.
     Reporting {
         /// The batch.
         batch: BatchId,

@@ -45,6 +45,9 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<T>>> {
         let Self { offer, waiter } = self;
+        if producer.node().forked() {
+            *waiter = None; // the line is the parent's, and so is its lock
+        }
         if waiter.is_none() {
             if offer.is_none() {
                 return Poll::Ready(Ok(()));

@@ -53,12 +53,18 @@ struct State<T, M: Mode<T>> {
     close_errors: Vec<(Flusher, WriteError)>,
     /// Callers that wait for `changed`.
     waiting: usize,
-    /// Tasks that do, each with its number.
-    tasks: Vec<(u64, Waker)>,
+    /// Tasks that wait for a position to be resolved.
+    tasks: Vec<Task>,
     last_task: u64,
     /// Between leaving the ring and being told of.
     evicting: Vec<M::Entry>,
     counts: Counts,
+}
+
+struct Task {
+    number: u64,
+    position: u64,
+    waker: Waker,
 }
 
 struct Counts {
@@ -370,8 +376,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if resolution.is_none() {
             state.last_task += 1;
             *task = Some(state.last_task);
-            let entry = (state.last_task, cx.waker().clone());
-            state.tasks.push(entry);
+            let (number, waker) = (state.last_task, cx.waker().clone());
+            state.tasks.push(Task { number, position, waker });
         }
         drop(state);
         drop(old); // the caller's code: not under the lock
@@ -507,7 +513,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
 
     /// Lets go of the lock and wakes whoever waits for a change.
     fn changed(&self, mut state: MutexGuard<'_, State<T, M>>) {
-        let tasks = mem::take(&mut state.tasks);
+        let tasks = if state.tasks.is_empty() { Vec::new() } else { state.take_resolved() };
         let waiting = state.waiting > 0;
         drop(state);
         if mutated("settle_no_notify") {
@@ -516,8 +522,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if waiting {
             self.changed.notify_all();
         }
-        for (_, waker) in tasks {
-            let _ = guarded(|| waker.wake()); // the caller's code: not under the lock
+        for task in tasks {
+            let _ = guarded(|| task.waker.wake()); // the caller's code: not under the lock
         }
     }
 }
@@ -543,8 +549,14 @@ impl<T, M: Mode<T>> State<T, M> {
     }
 
     fn take_task(&mut self, number: u64) -> Option<Waker> {
-        let index = self.tasks.iter().position(|task| task.0 == number)?;
-        Some(self.tasks.swap_remove(index).1)
+        let index = self.tasks.iter().position(|task| task.number == number)?;
+        Some(self.tasks.swap_remove(index).waker)
+    }
+
+    /// The tasks that need wait no longer.
+    fn take_resolved(&mut self) -> Vec<Task> {
+        let (resolved, gone) = (self.frontier.resolved, self.all_gone());
+        self.tasks.extract_if(.., |task| gone || task.position <= resolved).collect()
     }
 
     fn resolution(&self, position: u64) -> Option<Resolution> {

@@ -133,6 +133,12 @@ impl<T, M: Mode<T>> Node<T, M> {
         self.start.checked_add(Duration::from_nanos(stamp.checked_sub(1)?))
     }
 
+    /// Whether bytes charged now would be given back at once, because the ring is full. Giving back
+    /// wakes a waiter, who would charge and give back in its turn, and wake the first: for ever.
+    pub fn charges_in_vain(&self) -> bool {
+        self.admission.budget.is_some() && self.ring.len() == self.ring.capacity()
+    }
+
     /// Takes bytes from the budget, if there is one.
     pub fn charge(&self, bytes: u64) -> Result<Option<Charge<'_>>, RunRefused> {
         self.charge_run(&[bytes]).map(|(_, charge)| charge)
