@@ -309,19 +309,19 @@ impl<T> Future for Ack<T> {
         if in_child(self.generation) {
             return Poll::Ready(Err(AckError::new(AckReason::Forked)));
         }
+        let waker = cx.waker().clone(); // the caller's code: not under the lock
         let mut state = lock(&self.cell.state);
         if let Some(outcome) = state.take() {
+            drop(state);
             return Poll::Ready(outcome);
         }
         if Serving::is(self.engine) {
+            drop(state);
             return Poll::Ready(Err(AckError::new(AckReason::Reentrant)));
         }
-        let old = match &state.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => None,
-            _ => state.waker.replace(cx.waker().clone()),
-        };
+        let old = state.waker.replace(waker);
         drop(state);
-        drop(old); // the caller's code: not under the lock
+        drop(old);
         Poll::Pending
     }
 }

@@ -370,17 +370,18 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         task: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Resolution> {
+        let waker = cx.waker().clone(); // the caller's code: not under the lock
         let mut state = lock(&self.state);
         let old = task.take().and_then(|number| state.take_task(number));
         let resolution = state.resolution(position);
         if resolution.is_none() {
             state.last_task += 1;
             *task = Some(state.last_task);
-            let (number, waker) = (state.last_task, cx.waker().clone());
+            let number = state.last_task;
             state.tasks.push(Task { number, position, waker });
         }
         drop(state);
-        drop(old); // the caller's code: not under the lock
+        drop(old);
         resolution.map_or(Poll::Pending, Poll::Ready)
     }
 

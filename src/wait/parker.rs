@@ -47,17 +47,16 @@ impl Parker {
 
     /// As [`park`](Self::park), for a task: takes the token, or leaves its waker and returns false.
     pub fn poll(&self, waker: &Waker) -> bool {
+        let waker = waker.clone(); // the caller's code: not under the lock
         let mut inner = lock(&self.inner);
         if inner.token.take().is_some() {
+            drop(inner);
             return true;
         }
-        let old = match &inner.waker {
-            Some(_) if mutated("stale_waker") => None,
-            Some(known) if known.will_wake(waker) => None,
-            _ => inner.waker.replace(waker.clone()),
-        };
+        let keep_old = mutated("stale_waker") && inner.waker.is_some();
+        let old = if keep_old { Some(waker) } else { inner.waker.replace(waker) };
         drop(inner);
-        drop(old); // the caller's code: not under the lock
+        drop(old);
         false
     }
 
