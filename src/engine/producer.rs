@@ -190,8 +190,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 if front.is_empty() {
                     break;
                 }
-                if !matches!(reason, AddReason::Closed | AddReason::Forked) && wait {
-                    self.shared.ledger.rejected.count();
+                if wait || reason != AddReason::Full {
+                    self.count_rejected(reason);
                 }
                 return Err(AddManyError { added: front.taken(), reason });
             }
@@ -221,9 +221,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::DropNewest | WhenFull::DropOldest => match front.pop() {
                 // One by one: each that goes in costs another its place.
                 Some(item) => {
-                    let entry = M::entry(self.node(), item, None);
-                    let added = self.add_entry(entry, Patience::None);
-                    added.map_err(|error| {
+                    let policy = self.node().admission.when_full;
+                    let mut offer = Some(M::entry(self.node(), item, None));
+                    let added = match self.attempt(&mut offer) {
+                        Some(done) => done,
+                        None => self.apply(policy, &mut offer, AddReason::Full),
+                    };
+                    added.map_err(Self::item_back).map_err(|error| {
                         let reason = error.reason();
                         front.put_back(error.into_inner());
                         reason
@@ -277,6 +281,21 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         refused: Refused<M::Entry>,
         patience: Patience,
     ) -> Result<(), AddError<M::Entry>> {
+        self.be_patient(refused, patience).inspect_err(|error| self.count_rejected(error.reason()))
+    }
+
+    /// Once for each call that gives something back because the queue is full.
+    pub(super) fn count_rejected(&self, reason: AddReason) {
+        if !matches!(reason, AddReason::Closed | AddReason::Forked) {
+            self.shared.ledger.rejected.count();
+        }
+    }
+
+    fn be_patient(
+        &self,
+        refused: Refused<M::Entry>,
+        patience: Patience,
+    ) -> Result<(), AddError<M::Entry>> {
         let mut offer = None;
         if let Some(done) = self.keep(&mut offer, refused) {
             return done;
@@ -326,10 +345,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             },
         };
         match offer.take() {
-            Some(entry) => {
-                self.shared.ledger.rejected.count();
-                Err(AddError::new(reason, entry))
-            }
+            Some(entry) => Err(AddError::new(reason, entry)),
             None => Ok(()), // not reached: an attempt that takes the entry says so
         }
     }
@@ -401,10 +417,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 return None;
             }
             Refused::Closed(entry) => (entry, self.closed()),
-            Refused::TooLarge(entry, bytes) => {
-                self.shared.ledger.rejected.count();
-                (entry, self.too_large(bytes))
-            }
+            Refused::TooLarge(entry, bytes) => (entry, self.too_large(bytes)),
         };
         Some(Err(AddError::new(reason, entry)))
     }

@@ -54,7 +54,8 @@ pub struct LeftBehind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stuck {
-    /// In `Sink::write`. The items of the batch count as `unknown`.
+    /// In `Sink::write`, or in `on_dropped` for an item that was too old for it. The items of the
+    /// batch count as `unknown`.
     Writing {
         /// The batch.
         batch: BatchId,
@@ -134,8 +135,8 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     fn leave_behind(&self, which: impl Fn(Flusher, Activity) -> bool) -> Vec<(Flusher, Activity)> {
         let Shared { node, ledger, .. } = &*self.shared;
         let (left, batches) = ledger.leave_behind(which);
-        for (batch, mut tags) in batches {
-            for tag in M::take_tags(&mut tags) {
+        for (batch, mut tags, spoiled) in batches {
+            for tag in M::take_tags(&mut tags).chain(spoiled) {
                 node.release(tag.bytes);
                 if let Some(promise) = tag.promise {
                     let error = AckError::new(AckReason::Unknown);

@@ -44,6 +44,17 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         producer: &Producer<T, M>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<T>>> {
+        self.poll_entry(producer, cx).map(|done| {
+            done.map_err(Producer::<T, M>::item_back)
+                .inspect_err(|error| producer.count_rejected(error.reason()))
+        })
+    }
+
+    fn poll_entry(
+        &mut self,
+        producer: &Producer<T, M>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), AddError<M::Entry>>> {
         let Self { offer, waiter } = self;
         if producer.node().forked() {
             *waiter = None; // the line is the parent's, and so is its lock
@@ -53,7 +64,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
                 return Poll::Ready(Ok(()));
             }
             if let Some(done) = producer.attempt(offer) {
-                return Poll::Ready(done.map_err(Producer::<T, M>::item_back));
+                return Poll::Ready(done);
             }
         }
         let node = producer.node();
@@ -62,12 +73,10 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
             let reason =
                 if policy == WhenFull::Block { AddReason::Reentrant } else { AddReason::Full };
             self.cancel(producer);
-            let done = producer.apply(policy, &mut self.offer, reason);
-            return Poll::Ready(done.map_err(Producer::<T, M>::item_back));
+            return Poll::Ready(producer.apply(policy, &mut self.offer, reason));
         }
         let attempt = || producer.attempt(offer);
-        let polled = node.room.poll(waiter, cx, || node.has_room(), attempt);
-        polled.map(|done| done.map_err(Producer::<T, M>::item_back))
+        node.room.poll(waiter, cx, || node.has_room(), attempt)
     }
 
     /// Leaves the line, if it stands in it.

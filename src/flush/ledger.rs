@@ -41,8 +41,9 @@ struct State<T, M: Mode<T>> {
     expired: u64,
     frontier: Frontier,
     flushers: Vec<Activity>,
-    /// Tags of the batch that each flusher is writing: whoever settles the batch takes them.
-    written: Vec<M::Tags>,
+    /// Tags of the batch that each flusher is writing, and of its spoiled items: whoever settles
+    /// the batch takes them.
+    written: Vec<(M::Tags, Vec<Tag<T>>)>,
     /// Start no more writes: batches are handed back.
     stopping: bool,
     deadline: Option<Instant>,
@@ -107,7 +108,7 @@ pub enum Resolution {
 /// What [`Ledger::begin`] says.
 pub enum Begun<T, M: Mode<T>> {
     /// Write it. Shutdown gives up at that time, if it is known.
-    Write(Batch<T>, Vec<(T, Tag<T>)>, Option<Instant>),
+    Write(Batch<T>, Vec<T>, Option<Instant>),
     /// It is too late to write: the items were handed back, and these are their tags.
     TooLate(M::Tags, Vec<Tag<T>>),
 }
@@ -150,12 +151,15 @@ impl Frontier {
 /// A batch whose fates are counted.
 pub struct Settled<T, M: Mode<T>> {
     pub tags: M::Tags,
+    /// Of the items that the weight function panicked on.
+    pub spoiled: Vec<Tag<T>>,
     /// For [`Ledger::reported`], if there is something to report.
     pub positions: (u64, u64),
 }
 
 /// Flushers that were left behind, and the tags of the batches they were writing.
-type Left<T, M> = (Vec<(Flusher, Activity)>, Vec<(BatchId, <M as crate::mode::Carry<T>>::Tags)>);
+type Left<T, M> = (Vec<(Flusher, Activity)>, Vec<(BatchId, TagsOf<T, M>, Vec<Tag<T>>)>);
+type TagsOf<T, M> = <M as crate::mode::Carry<T>>::Tags;
 
 impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn new(flushers: usize, queue_depth: usize, failed_kept: usize, clock: Clock) -> Self {
@@ -177,7 +181,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             expired: 0,
             frontier: Frontier { resolved: 0, early: Vec::with_capacity(flushers + 1) },
             flushers: vec![Activity::Collecting; flushers],
-            written: (0..flushers).map(|_| M::Tags::default()).collect(),
+            written: (0..flushers).map(|_| Default::default()).collect(),
             stopping: false,
             deadline: None,
             failed: VecDeque::new(),
@@ -199,19 +203,19 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn begin(&self, flusher: Flusher, formed: Formed<T, M>, expired: u64) -> Begun<T, M> {
         let items = formed.count();
         let Formed { mut batch, tags, spoiled, end } = formed;
+        let (spoiled, spoiled_tags): (Vec<T>, Vec<Tag<T>>) = spoiled.into_iter().unzip();
         let mut state = lock(&self.state);
         state.expired += expired;
         if state.stopping && !mutated("begin_after_stop") {
             let mut items = mem::take(&mut batch.items);
-            let (back, spoiled_tags): (Vec<T>, Vec<Tag<T>>) = spoiled.into_iter().unzip();
-            items.extend(back);
+            items.extend(spoiled);
             state.handed_back.push((batch.position, items));
             return Begun::TooLate(tags, spoiled_tags);
         }
         let (position, opened) = (batch.position, batch.opened);
         state.flushers[flusher.index] =
             Activity::Writing { batch: batch.id, items, position, end, opened };
-        state.written[flusher.index] = tags;
+        state.written[flusher.index] = (tags, spoiled_tags);
         let deadline = state.deadline;
         if mutated("resolve_at_begin") {
             state.frontier.resolve(position, end);
@@ -242,7 +246,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         state.unknown += verdict.unknown;
         state.counts.record(batch, items, verdict, now);
         state.counts.callback_panics += verdict.spoiled;
-        let tags = mem::take(&mut state.written[flusher.index]);
+        let (tags, spoiled) = mem::take(&mut state.written[flusher.index]);
         if report {
             state.flushers[flusher.index] = Activity::Reporting { batch: batch.id };
         } else {
@@ -251,7 +255,12 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             state.frontier.resolve(position, end);
             self.changed(state);
         }
-        Some(Settled { tags, positions: (position, end) })
+        Some(Settled { tags, spoiled, positions: (position, end) })
+    }
+
+    /// Whether the flusher was left behind.
+    pub fn is_left_behind(&self, flusher: Flusher) -> bool {
+        lock(&self.state).flushers[flusher.index] == Activity::LeftBehind
     }
 
     /// Everyone was told of a batch's fates; `failed` are the items that nobody took, `panics` of
@@ -405,7 +414,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             if let Activity::Writing { batch, items, position, end, .. } = activity {
                 state.unknown += items;
                 state.frontier.resolve(position, end);
-                tags.push((batch, mem::take(&mut state.written[index])));
+                let (written, spoiled) = mem::take(&mut state.written[index]);
+                tags.push((batch, written, spoiled));
             }
             if !mutated("left_is_still_writing") {
                 state.flushers[index] = Activity::LeftBehind;

@@ -31,8 +31,6 @@ pub struct Verdict<T> {
     pub failed: Vec<FailedItem<T>>,
     /// Where those that were in the batch stood.
     failed_at: Vec<usize>,
-    /// Tags of the spoiled ones.
-    spoiled_tags: Vec<Tag<T>>,
     /// Errors that belong to no item. They are the caller's, so they are dropped with care, later.
     pub surplus: Vec<Arc<WriteError>>,
     /// Items that the weight function panicked on; they are among the failed ones.
@@ -76,7 +74,7 @@ impl<S> Writer<S> {
             None => Vec::new(),
         };
         let begun = ledger.begin(self.flusher, formed, expired.len() as u64);
-        let (mut batch, spoiled, deadline) = match begun {
+        let (mut batch, mut spoiled, deadline) = match begun {
             Begun::Write(batch, spoiled, deadline) => (batch, spoiled, deadline),
             Begun::TooLate(mut tags, spoiled) => {
                 M::take_tags(&mut tags)
@@ -86,21 +84,30 @@ impl<S> Writer<S> {
                 return None;
             }
         };
+        // Before the write: whoever waits for an item that is not in it must not wait for it.
+        let late = !expired.is_empty() && {
+            let panics = tell_expired(shared, expired);
+            ledger.count_callback_panics(panics);
+            ledger.is_left_behind(self.flusher)
+        };
+        if late {
+            drop_each(&mut batch.items);
+            drop_each(&mut spoiled);
+            return None;
+        }
         let answer = self.write(shared, &batch, deadline, reopen);
         let mut verdict = classify(&mut batch, spoiled, answer, &mut self.marked);
         let told = shared.on_failed.is_some() && !verdict.failed.is_empty();
-        let report = M::TRACKED || told || !expired.is_empty();
+        let report = M::TRACKED || told;
         let Some(settled) = ledger.settle(self.flusher, &batch, &mut verdict, report) else {
             drop_each(&mut batch.items);
             verdict.discard();
-            tell_expired(shared, expired);
             return None;
         };
-        let Settled { mut tags, positions } = settled;
+        let Settled { mut tags, spoiled, positions } = settled;
         if report {
-            let mut panics = tell_failed(shared, &mut verdict, &mut tags);
+            let panics = tell_failed(shared, &mut verdict, &mut tags, spoiled);
             tell_flushed(node, batch.id, &verdict, &mut tags);
-            panics += tell_expired(shared, expired);
             ledger.reported(self.flusher, positions, &mut verdict.failed, panics);
         }
         if !verdict.failed.is_empty() {
@@ -243,10 +250,11 @@ fn tell_failed<T, M: Mode<T>>(
     shared: &Shared<T, M>,
     verdict: &mut Verdict<T>,
     tags: &mut M::Tags,
+    spoiled: Vec<Tag<T>>,
 ) -> u64 {
     let mut panics = 0;
     let in_batch = verdict.failed_at.drain(..).map(|index| M::take_tag(tags, index));
-    let all = verdict.spoiled_tags.drain(..).chain(in_batch);
+    let all = spoiled.into_iter().chain(in_batch);
     for (failed, tag) in mem::take(&mut verdict.failed).into_iter().zip(all) {
         shared.node.release(tag.bytes);
         let FailedItem { item, error, batch } = failed;
@@ -300,7 +308,7 @@ fn tell_flushed<T, M: Mode<T>>(
 /// Moves the items that failed out of the batch, each with its error.
 fn classify<T>(
     batch: &mut Batch<T>,
-    spoiled: Vec<(T, Tag<T>)>,
+    spoiled: Vec<T>,
     answer: Answer,
     marked: &mut Vec<(usize, WriteError)>,
 ) -> Verdict<T> {
@@ -309,15 +317,13 @@ fn classify<T>(
         unknown: 0,
         failed: Vec::new(),
         failed_at: Vec::new(),
-        spoiled_tags: Vec::new(),
         surplus: Vec::new(),
         spoiled: spoiled.len() as u64,
         started: answer.started,
         took: answer.took,
         panicked: answer.panicked,
     };
-    for (item, tag) in spoiled {
-        verdict.spoiled_tags.push(tag);
+    for item in spoiled {
         let error = WriteError::permanent("the weight function panicked on this item");
         verdict.fail(batch.id, item, Arc::new(error));
     }
