@@ -45,6 +45,9 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<T>>> {
         let Self { offer, waiter } = self;
+        if waiter.is_some() && producer.node().forked() {
+            *waiter = None; // its place is in the parent's line, behind a lock of the parent's
+        }
         if waiter.is_none() {
             if offer.is_none() {
                 return Poll::Ready(Ok(()));
