@@ -204,6 +204,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let charge = match node.charge(bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
+            Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
             Err(_) => return Err(Refused::Short(entry)),
         };
         entry.tag.added = node.stamp(entry.tag.promise.is_some());

@@ -56,8 +56,8 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<M::Entry>>> {
         let Self { offer, waiter } = self;
-        if producer.node().forked() {
-            *waiter = None; // the line is the parent's, and so is its lock
+        if waiter.is_some() && producer.node().forked() {
+            *waiter = None; // its place is in the parent's line, behind a lock of the parent's
         }
         if waiter.is_none() {
             if offer.is_none() {
