@@ -55,8 +55,8 @@ pub enum AckReason {
     HandedBack,
     /// The engine let go of it without a word: a defect, or a flusher that never came back.
     Abandoned,
-    /// Waited for on a flusher's own thread, which would wait for itself. The item goes on to its
-    /// fate.
+    /// Waited for on a flusher's own thread, or on the one that drives a [`Pump`](crate::Pump),
+    /// which would wait for itself. The item goes on to its fate.
     Reentrant,
     /// Waited for in a forked child: the flushers, and the item, are in the parent.
     Forked,
@@ -140,7 +140,8 @@ struct State<T> {
 /// Tells what became of one item: a future, and a blocking [`wait`](Self::wait).
 ///
 /// Made by [`add_with_ack`](crate::Producer::add_with_ack). Dropping it cancels nothing: the item
-/// goes on to its fate, and if that is a failure, is reported as if no ack had been asked for.
+/// goes on to its fate, and if it fails after that, is reported as if no ack had been asked for. An
+/// item that failed before goes with its ack.
 ///
 /// ```
 /// use std::time::Duration;
@@ -212,7 +213,8 @@ impl<T> Cell<T> {
         let mut state = lock(&self.state);
         if state.deaf && !mutated("ack_to_the_deaf") {
             drop(state);
-            return item; // as the outcome, dropped outside the lock
+            let _ = guarded(|| drop(outcome)); // the sink's error, perhaps: the caller's code
+            return item;
         }
         if let Err(error) = &mut outcome {
             error.item = item;
@@ -252,7 +254,8 @@ impl<T> Ack<T> {
     }
 
     /// As [`wait`](Self::wait), but at most for `timeout`; `None` when the time came first: wait
-    /// again, or let it be.
+    /// again, or let it be. Behind a [`Pump`](crate::Pump) it does not wait: no time passes
+    /// meanwhile.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -283,7 +286,10 @@ impl<T> Ack<T> {
             if let Some(outcome) = state.take() {
                 return Some(outcome);
             }
-            if Serving::is(self.engine) {
+            if matches!(self.clock, Clock::Test(_)) && until.is_some() {
+                return None; // no time passes while it waits
+            }
+            if Serving::is(self.engine) || matches!(self.clock, Clock::Test(_)) {
                 return Some(Err(AckError::new(AckReason::Reentrant)));
             }
             state.asleep = true;

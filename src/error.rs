@@ -138,6 +138,8 @@ impl fmt::Display for AddReason {
 pub enum Refused<E> {
     /// The ring has no room.
     Full(E),
+    /// The ring has room in a moment: an item is on its way out.
+    Busy(E),
     /// The budget has no room.
     Short(E),
     /// Closed.
@@ -150,7 +152,8 @@ impl<E> From<PushError<E>> for Refused<E> {
     #[inline(always)]
     fn from(error: PushError<E>) -> Self {
         match error {
-            PushError::Full(entry) | PushError::Busy(entry) => Self::Full(entry),
+            PushError::Full(entry) => Self::Full(entry),
+            PushError::Busy(entry) => Self::Busy(entry),
             PushError::Closed(entry) => Self::Closed(entry),
         }
     }

@@ -111,6 +111,8 @@ pub trait Carry<T>: Sized + Send + Sync + 'static {
 pub enum RunRefused {
     /// The ring has no room.
     Full,
+    /// The ring has room in a moment: an item is on its way out.
+    Busy,
     /// The budget has no room.
     Short,
     /// Closed.
@@ -125,7 +127,8 @@ pub enum RunRefused {
 impl From<RunError> for RunRefused {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Full | RunError::Busy => Self::Full,
+            RunError::Full => Self::Full,
+            RunError::Busy => Self::Busy,
             RunError::Closed => Self::Closed,
         }
     }
@@ -195,22 +198,19 @@ impl<T: Send + 'static> Mode<T> for Tracked {
 
     fn push(node: &Node<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
         let bytes = entry.tag.bytes;
-        if node.charges_in_vain() {
-            return match node.ring.is_closed() {
-                true => Err(Refused::Closed(entry)),
-                false => Err(Refused::Full(entry)),
-            };
-        }
         let charge = match node.charge(bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
             Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
-            Err(_) => return Err(Refused::Short(entry)),
+            Err(RunRefused::Full) => return Err(Refused::Full(entry)),
+            Err(RunRefused::Busy) => return Err(Refused::Busy(entry)),
+            Err(RunRefused::Short) => return Err(Refused::Short(entry)),
         };
         entry.tag.added = node.stamp(entry.tag.promise.is_some());
         let word = node.ring.push(entry).map_err(Refused::from)?;
         if let Some(charge) = charge {
             charge.keep();
+            node.press_for_waiters();
         }
         Ok(word)
     }
@@ -221,9 +221,6 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             let all = front.len();
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
             return Ok(node.ring.push_run(front, all, wrap)?);
-        }
-        if node.charges_in_vain() {
-            return Err(if node.ring.is_closed() { RunRefused::Closed } else { RunRefused::Full });
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];
@@ -242,6 +239,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let kept = bytes[..before - front.len()].iter().sum();
         if let Some(charge) = charge {
             charge.keep_part(kept);
+            node.press_for_waiters();
         }
         Ok(word)
     }

@@ -12,6 +12,7 @@ use super::{Batcher, Shutdown};
 use crate::error::FlushError;
 use crate::guard::guarded;
 use crate::mode::{Mode, Plain};
+use crate::ring::in_child;
 use crate::sync::{Mutex, lock};
 use crate::telemetry::Tally;
 
@@ -64,7 +65,13 @@ impl<T: Send + 'static, M: Mode<T>> fmt::Debug for FlushAsync<'_, T, M> {
 
 /// Waits for a shutdown; made by [`Batcher::shutdown_async`].
 #[must_use = "it brings the items that were not flushed"]
-pub struct ShutdownAsync<T>(Arc<Mutex<Report<T>>>);
+pub struct ShutdownAsync<T> {
+    cell: Arc<Mutex<Report<T>>>,
+    /// What there is to say in a child process, if it comes to that.
+    generation: u64,
+    flushers: usize,
+    enqueued: u64,
+}
 
 struct Report<T> {
     report: Option<Shutdown<T>>,
@@ -75,9 +82,15 @@ impl<T: Send + 'static> ShutdownAsync<T> {
     pub(super) fn begin<M: Mode<T>>(mut batcher: Batcher<T, M>, deadline: Duration) -> Self {
         let cell = Arc::new(Mutex::new(Report { report: None, waker: None }));
         let told = Arc::clone(&cell);
+        let this = Self {
+            cell,
+            generation: batcher.shared.node.generation,
+            flushers: batcher.threads.len(),
+            enqueued: batcher.shared.node.ring.close(),
+        };
         if batcher.shared.node.forked() {
             lock(&told).report = Some(batcher.finish(deadline));
-            return Self(cell);
+            return this;
         }
         let here = batcher.this_flusher();
         batcher.close();
@@ -100,7 +113,7 @@ impl<T: Send + 'static> ShutdownAsync<T> {
         if spawned.is_err() {
             finish(); // on this thread, then: late is better than never
         }
-        Self(cell)
+        this
     }
 }
 
@@ -108,11 +121,16 @@ impl<T> Future for ShutdownAsync<T> {
     type Output = Shutdown<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Shutdown<T>> {
-        let mut state = lock(&self.0);
+        if in_child(self.generation) && self.flushers > 0 {
+            return Poll::Ready(Shutdown::in_child(self.flushers, self.enqueued));
+        }
+        let waker = cx.waker().clone(); // the caller's code: not under the lock
+        let mut state = lock(&self.cell);
         if let Some(report) = state.report.take() {
+            drop(state);
             return Poll::Ready(report);
         }
-        let old = state.waker.replace(cx.waker().clone());
+        let old = state.waker.replace(waker);
         drop(state);
         drop(old);
         Poll::Pending

@@ -32,6 +32,17 @@ pub(super) enum Patience {
     Until(Option<Instant>),
 }
 
+/// Why there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// Every slot is in use.
+    Slot,
+    /// The slot is being emptied: there is room in a moment.
+    Moment,
+    /// Of the memory budget.
+    Bytes,
+}
+
 /// An entry on its way in; `None` once it is.
 pub(super) type Offer<T, M> = Option<<M as crate::mode::Carry<T>>::Entry>;
 
@@ -189,7 +200,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             let done = match refused {
                 RunRefused::Closed => Err(self.closed()),
                 RunRefused::TooLarge { bytes } => Err(self.too_large(bytes)),
-                RunRefused::Full | RunRefused::Short => self.make_room(front, wait),
+                RunRefused::Full | RunRefused::Busy | RunRefused::Short => {
+                    self.make_room(front, wait)
+                }
             };
             if let Err(reason) = done {
                 if front.is_empty() {
@@ -210,8 +223,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::Block if wait => {
                 self.may_wait()?;
                 let waited = self.wait(None, || match self.push_some(front) {
-                    Err(refused @ (RunRefused::Full | RunRefused::Short)) => {
-                        self.press(refused == RunRefused::Short);
+                    Err(RunRefused::Full | RunRefused::Busy) => None,
+                    Err(RunRefused::Short) => {
+                        self.press();
                         None
                     }
                     done => Some(done),
@@ -302,7 +316,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         patience: Patience,
     ) -> Result<(), AddError<M::Entry>> {
         let mut offer = None;
-        if let Some(done) = self.keep(&mut offer, refused) {
+        if let Ok(done) = self.keep(&mut offer, refused) {
             return done;
         }
         let policy = self.node().admission.when_full;
@@ -315,7 +329,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if let Some(until) = until {
             match self.may_wait() {
                 Ok(()) => {
-                    if let Some(done) = self.wait(until, || self.attempt(&mut offer)) {
+                    if let Some(done) = self.wait(until, || self.attempt_waiting(&mut offer)) {
                         return done;
                     }
                     reason = AddReason::Timeout;
@@ -338,6 +352,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::Block | WhenFull::Reject => reason,
             _ if dropping => AddReason::Reentrant,
             WhenFull::DropNewest => {
+                if let Ok(done) = self.insist(offer) {
+                    return done;
+                }
                 if let Some(entry) = offer.take() {
                     self.shared.ledger.count_newest();
                     self.let_go(entry, DropReason::Newest);
@@ -361,6 +378,12 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         let Shared { node, ledger, .. } = &*self.shared;
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
+            match self.insist(offer) {
+                Ok(done) => return Some(done),
+                Err(Lack::Moment) => return None,
+                Err(Lack::Bytes) => self.press(),
+                Err(Lack::Slot) => {}
+            }
             match ledger.evict(node) {
                 Ok((item, tag)) => {
                     let _dropping = Serving::dropping(node.engine);
@@ -370,18 +393,27 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                     }
                 }
                 // A flusher was faster, or a producer has stopped between claim and publish.
-                Err(PopError::Empty | PopError::Busy) => {
-                    if !backoff.wait() {
-                        return self.attempt(offer);
-                    }
-                }
+                Err(PopError::Empty | PopError::Busy) if backoff.wait() => {}
+                Err(PopError::Empty | PopError::Busy) => break,
                 Err(PopError::Closed) => {}
             }
-            if let Some(done) = self.attempt(offer) {
-                return Some(done);
+        }
+        let done = self.attempt(offer);
+        if done.is_none() {
+            node.room.freed(1); // of what was evicted in vain
+        }
+        done
+    }
+
+    /// Tries until there is nothing more to try, or room is not just a moment away.
+    fn insist(&self, offer: &mut Offer<T, M>) -> Result<Result<(), AddError<M::Entry>>, Lack> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.try_offer(offer) {
+                Err(Lack::Moment) if backoff.wait() => {}
+                other => return other,
             }
         }
-        None
     }
 
     fn let_go(&self, entry: M::Entry, reason: DropReason) {
@@ -399,8 +431,26 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         &self,
         offer: &mut Offer<T, M>,
     ) -> Option<Result<(), AddError<M::Entry>>> {
-        match self.push(offer.take()?) {
-            Ok(()) => Some(Ok(())),
+        self.try_offer(offer).ok()
+    }
+
+    /// As [`attempt`](Self::attempt), by one who is about to wait: if bytes are short, the items that
+    /// hold them are to be written.
+    pub(super) fn attempt_waiting(
+        &self,
+        offer: &mut Offer<T, M>,
+    ) -> Option<Result<(), AddError<M::Entry>>> {
+        let tried = self.try_offer(offer);
+        if let Err(Lack::Bytes) = tried {
+            self.press();
+        }
+        tried.ok()
+    }
+
+    fn try_offer(&self, offer: &mut Offer<T, M>) -> Result<Result<(), AddError<M::Entry>>, Lack> {
+        let Some(entry) = offer.take() else { return Ok(Ok(())) };
+        match self.push(entry) {
+            Ok(()) => Ok(Ok(())),
             Err(refused) => self.keep(offer, refused),
         }
     }
@@ -410,26 +460,23 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         &self,
         offer: &mut Offer<T, M>,
         refused: Refused<M::Entry>,
-    ) -> Option<Result<(), AddError<M::Entry>>> {
-        let (entry, reason) = match refused {
-            Refused::Full(entry) => {
-                *offer = Some(entry);
-                return None;
+    ) -> Result<Result<(), AddError<M::Entry>>, Lack> {
+        let (entry, lack) = match refused {
+            Refused::Full(entry) => (entry, Lack::Slot),
+            Refused::Busy(entry) => (entry, Lack::Moment),
+            Refused::Short(entry) => (entry, Lack::Bytes),
+            Refused::Closed(entry) => return Ok(Err(AddError::new(self.closed(), entry))),
+            Refused::TooLarge(entry, bytes) => {
+                return Ok(Err(AddError::new(self.too_large(bytes), entry)));
             }
-            Refused::Short(entry) => {
-                *offer = Some(entry);
-                self.press(true);
-                return None;
-            }
-            Refused::Closed(entry) => (entry, self.closed()),
-            Refused::TooLarge(entry, bytes) => (entry, self.too_large(bytes)),
         };
-        Some(Err(AddError::new(reason, entry)))
+        *offer = Some(entry);
+        Err(lack)
     }
 
     /// Bytes are short: has the items that hold them written.
-    fn press(&self, short: bool) {
-        if short && !mutated("no_press") {
+    fn press(&self) {
+        if !mutated("no_press") {
             self.node().wake.press(&self.node().ring);
         }
     }

@@ -9,6 +9,7 @@ use crate::batch::{BatchId, FlushReason};
 use crate::clock::TestClock;
 use crate::collect::Buffer;
 use crate::flush::{Serving, Shared, Turn, Writer};
+use crate::guard::drop_each;
 use crate::mode::{Mode, Plain};
 use crate::sink::{BoxError, Flusher, Sink};
 use crate::sync::lock;
@@ -86,7 +87,10 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
             let turn = node.turn(&mut lock(&node.lease), &mut self.buffer, true);
             match turn {
                 Turn::Progress => {}
-                Turn::Wait { .. } | Turn::Stalled => return PumpStep::Idle,
+                Turn::Wait { .. } | Turn::Stalled => {
+                    node.nudge();
+                    return PumpStep::Idle;
+                }
                 Turn::Done => return PumpStep::Done,
                 Turn::Batch(formed) => {
                     let batch = &formed.batch;
@@ -185,6 +189,17 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
             left_behind: Vec::new(),
             close_errors: ledger.take_close_errors(),
         }
+    }
+}
+
+impl<T, S, M: Mode<T>> Drop for Pump<T, S, M> {
+    /// Nobody will write what is left: whoever waits for it, or for room, is told.
+    fn drop(&mut self) {
+        let node = &self.shared.node;
+        node.close();
+        let mut rest = Vec::new();
+        node.take_rest(&mut lock(&node.lease), &mut rest);
+        drop_each(&mut rest);
     }
 }
 

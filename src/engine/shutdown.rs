@@ -76,7 +76,26 @@ pub enum Stuck {
     Forked,
 }
 
+/// In a child process: what was added is in flight, in the parent.
+fn in_parent(enqueued: u64) -> Tally {
+    Tally { enqueued, in_flight: enqueued, ..Tally::default() }
+}
+
 impl<T> Shutdown<T> {
+    pub(super) fn in_child(flushers: usize, enqueued: u64) -> Self {
+        let stats = Stats { tally: in_parent(enqueued), ..Stats::default() };
+        let left = |index| LeftBehind { flusher: Flusher { index }, stuck: Stuck::Forked };
+        Self {
+            tally: stats.tally,
+            stats,
+            unflushed: Vec::new(),
+            failed: Vec::new(),
+            failed_discarded: 0,
+            left_behind: (0..flushers).map(left).collect(),
+            close_errors: Vec::new(),
+        }
+    }
+
     /// Whether every item was flushed, every flusher came back and every sink closed without an
     /// error.
     #[must_use]
@@ -151,25 +170,14 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     /// not there.
     fn forked(&mut self) -> Shutdown<T> {
         let threads = mem::take(&mut self.threads);
-        let left = |index| LeftBehind { flusher: Flusher { index }, stuck: Stuck::Forked };
-        let left_behind = (0..threads.len()).map(left).collect();
+        let report = Shutdown::in_child(threads.len(), self.shared.node.ring.pushed());
         mem::forget(threads); // of the parent
-        let stats = Stats { tally: self.forked_tally(), ..Stats::default() };
-        Shutdown {
-            tally: stats.tally,
-            stats,
-            unflushed: Vec::new(),
-            failed: Vec::new(),
-            failed_discarded: 0,
-            left_behind,
-            close_errors: Vec::new(),
-        }
+        report
     }
 
     /// In a child process: what was added is in flight, in the parent.
     pub(super) fn forked_tally(&self) -> Tally {
-        let enqueued = self.shared.node.ring.pushed();
-        Tally { enqueued, in_flight: enqueued, ..Tally::default() }
+        in_parent(self.shared.node.ring.pushed())
     }
 
     /// The flusher whose thread this is, if it is one of this engine's.

@@ -18,6 +18,7 @@ use crate::wait::Waiter;
 pub struct AddAsync<'p, T: Send + 'static, M: Mode<T> = Plain> {
     producer: &'p Producer<T, M>,
     adding: Adding<T, M>,
+    done: bool,
 }
 
 /// Adds an item and gives its ack; made by [`Producer::add_with_ack_async`].
@@ -73,9 +74,12 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
             let reason =
                 if policy == WhenFull::Block { AddReason::Reentrant } else { AddReason::Full };
             self.cancel(producer);
-            return Poll::Ready(producer.apply(policy, &mut self.offer, reason));
+            // Woken and polled on the flusher's own thread, it may find its room.
+            let done = producer.attempt(&mut self.offer);
+            let done = done.unwrap_or_else(|| producer.apply(policy, &mut self.offer, reason));
+            return Poll::Ready(done);
         }
-        let attempt = || producer.attempt(offer);
+        let attempt = || producer.attempt_waiting(offer);
         node.room.poll(waiter, cx, || node.has_room(), attempt)
     }
 
@@ -91,7 +95,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
 
 impl<'p, T: Send + 'static, M: Mode<T>> AddAsync<'p, T, M> {
     pub(super) fn new(producer: &'p Producer<T, M>, entry: M::Entry) -> Self {
-        Self { producer, adding: Adding::new(Some(entry)) }
+        Self { producer, adding: Adding::new(Some(entry)), done: false }
     }
 }
 
@@ -102,8 +106,13 @@ impl<T: Send + 'static, M: Mode<T>> Future for AddAsync<'_, T, M> {
     type Output = Result<(), AddError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.done {
+            return Poll::Pending; // polled again after it was ready: never again
+        }
         let producer = self.producer;
-        self.adding.poll(producer, cx)
+        let polled = self.adding.poll(producer, cx);
+        self.done = polled.is_ready();
+        polled
     }
 }
 
@@ -133,8 +142,10 @@ impl<T: Send + 'static> Future for AddWithAckAsync<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match Pin::new(&mut self.add).poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // Polled again after it was ready: never ready again.
+            Poll::Ready(Err(error)) => {
+                self.ack = None;
+                Poll::Ready(Err(error))
+            }
             Poll::Ready(Ok(())) => {
                 self.ack.take().map_or(Poll::Pending, |ack| Poll::Ready(Ok(ack)))
             }

@@ -60,6 +60,10 @@ where
                 drop(opened);
                 let mut writer = Writer::new(flusher, sink);
                 serve(shared, &mut writer, &|| open(&*factory, flusher).map(|(sink, _)| sink));
+                if shared.node.forked() {
+                    std::mem::forget(ending); // every lock may be held by a thread of the parent
+                    return;
+                }
                 shared.ledger.closing(flusher);
                 ending.close_error = writer.close(&shared.node.clock, shared.ledger.deadline());
             }

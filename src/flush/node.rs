@@ -16,6 +16,8 @@ use crate::wait::{Budget, Charge, WaitList, Wake};
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
 /// Looks that even a quiet node takes.
 const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
+/// Between two looks at waiters beside whom there is room.
+const NUDGE: Duration = Duration::from_millis(1);
 /// Between two looks for an item whose producer has stopped between claim and publish.
 const STALL_SLEEP: Duration = Duration::from_micros(200);
 
@@ -115,8 +117,10 @@ impl<T, M: Mode<T>> Node<T, M> {
     }
 
     /// Whether this process was forked from the one that has the flushers.
+    ///
+    /// A pump has none, so its copy in a child is as good as itself.
     pub fn forked(&self) -> bool {
-        in_child(self.generation)
+        in_child(self.generation) && !matches!(self.clock, Clock::Test(_))
     }
 
     /// Now, as a tag says it; 0 where nobody asks for it.
@@ -133,30 +137,47 @@ impl<T, M: Mode<T>> Node<T, M> {
         self.start.checked_add(Duration::from_nanos(stamp.checked_sub(1)?))
     }
 
-    /// Whether bytes charged now would be given back at once, because the ring is full. Giving back
-    /// wakes a waiter, who would charge and give back in its turn, and wake the first: for ever.
-    pub fn charges_in_vain(&self) -> bool {
-        self.admission.budget.is_some() && self.ring.len() == self.ring.capacity()
-    }
-
     /// Takes bytes from the budget, if there is one.
     pub fn charge(&self, bytes: u64) -> Result<Option<Charge<'_>>, RunRefused> {
         self.charge_run(&[bytes]).map(|(_, charge)| charge)
     }
 
-    /// Takes bytes from the budget for as many items from the front as it has room for. Closed comes
-    /// before short: nobody may be waiting to give bytes back.
+    /// Takes bytes from the budget for as many items from the front as it has room for. Closed
+    /// comes first: nobody may be left to give bytes back. A full ring comes before the bytes: they
+    /// would be given back at once, which wakes a waiter, who would charge in its turn, and wake the
+    /// first: for ever.
     pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
-        match budget.charge_run(&self.room, items) {
-            Some((count, charge)) => Ok((count, Some(charge))),
-            None => match items.first() {
-                Some(_) if self.ring.is_closed() => Err(RunRefused::Closed),
-                Some(&bytes) if bytes > budget.max() => Err(RunRefused::TooLarge { bytes }),
-                Some(_) => Err(RunRefused::Short),
-                None => Ok((0, None)),
-            },
+        let Some(&first) = items.first() else { return Ok((0, None)) };
+        if self.ring.is_closed() {
+            Err(RunRefused::Closed)
+        } else if first > budget.max() {
+            Err(RunRefused::TooLarge { bytes: first })
+        } else if !self.ring.has_free_slot() {
+            let full = self.ring.len() == self.ring.capacity();
+            Err(if full { RunRefused::Full } else { RunRefused::Busy })
+        } else {
+            let charged = budget.charge_run(&self.room, items);
+            charged.map(|(count, charge)| (count, Some(charge))).ok_or(RunRefused::Short)
         }
+    }
+
+    /// To be called when an item with bytes of the budget is in: whoever is short of bytes may have
+    /// pressed just before its slot was claimed, and sleeps.
+    pub fn press_for_waiters(&self) {
+        if self.room.anyone() && !mutated("no_press_after_push") {
+            self.wake.press(&self.ring);
+        }
+    }
+
+    /// Wakes waiters beside whom there is room. Those woken before may not be running: a task that
+    /// is not polled, or whose thread waits itself.
+    pub fn nudge(&self) -> bool {
+        let beside_room = self.room.len() != 0 && self.has_room();
+        if beside_room {
+            self.room.freed(usize::MAX);
+        }
+        beside_room
     }
 
     /// Gives bytes back to the budget.
@@ -354,6 +375,12 @@ impl<T, M: Mode<T>> Node<T, M> {
         let empty = self.ring.tail().position <= first;
         let (position, until) = if empty { (first + 1, None) } else { (position, former.due()) };
         let parked = self.clock.now();
+        let until = if self.nudge() {
+            let soon = parked + NUDGE;
+            Some(until.map_or(soon, |until| until.min(soon)))
+        } else {
+            until
+        };
         if let Some(stamp) = self.wake.park(&self.ring, first, position, until) {
             former.mark(position - 1, stamp);
             self.parks.count();

@@ -96,6 +96,9 @@ impl<S> Writer<S> {
             return None;
         }
         let answer = self.write(shared, &batch, deadline, reopen);
+        if node.forked() {
+            return None; // the sink has forked, and this is the child: the batch is the parent's
+        }
         let mut verdict = classify(&mut batch, spoiled, answer, &mut self.marked);
         let told = shared.on_failed.is_some() && !verdict.failed.is_empty();
         let report = M::TRACKED || told;
@@ -106,8 +109,10 @@ impl<S> Writer<S> {
         };
         let Settled { mut tags, spoiled, positions } = settled;
         if report {
-            let panics = tell_failed(shared, &mut verdict, &mut tags, spoiled);
+            // Acks first: whoever takes the failed items may take its time.
+            let failed = fail_promises(shared, &mut verdict, &mut tags, spoiled);
             tell_flushed(node, batch.id, &verdict, &mut tags);
+            let panics = tell_failed(shared, failed);
             ledger.reported(self.flusher, positions, &mut verdict.failed, panics);
         }
         if !verdict.failed.is_empty() {
@@ -244,43 +249,48 @@ fn tell_expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>)
     expired.into_iter().map(tell).sum()
 }
 
-/// Gives each failed item to whoever takes it: `on_failed`, or else its ack. What nobody takes stays
-/// in the verdict. Returns how many calls panicked.
-fn tell_failed<T, M: Mode<T>>(
+/// Gives each failed item's bytes back and resolves its ack, which takes the item unless there is an
+/// `on_failed` to take it. Returns the items for that; what nobody takes stays in the verdict.
+fn fail_promises<T, M: Mode<T>>(
     shared: &Shared<T, M>,
     verdict: &mut Verdict<T>,
     tags: &mut M::Tags,
     spoiled: Vec<Tag<T>>,
-) -> u64 {
-    let mut panics = 0;
+) -> Vec<FailedItem<T>> {
     let in_batch = verdict.failed_at.drain(..).map(|index| M::take_tag(tags, index));
     let all = spoiled.into_iter().chain(in_batch);
+    let mut told = Vec::new();
     for (failed, tag) in mem::take(&mut verdict.failed).into_iter().zip(all) {
         shared.node.release(tag.bytes);
         let FailedItem { item, error, batch } = failed;
-        let reason = match error.what_applied() {
-            Applied::Nothing => AckReason::Failed,
-            Applied::Unknown => AckReason::Unknown,
+        let ack_error = || AckError {
+            reason: match error.what_applied() {
+                Applied::Nothing => AckReason::Failed,
+                Applied::Unknown => AckReason::Unknown,
+            },
+            item: None,
+            error: Some(Arc::clone(&error)),
+            batch: Some(batch),
         };
-        let ack_error =
-            AckError { reason, item: None, error: Some(Arc::clone(&error)), batch: Some(batch) };
-        match (&shared.on_failed, tag.promise) {
-            (Some(report), promise) => {
-                let failed = FailedItem { item, error, batch };
-                panics += u64::from(guarded(|| report(failed)).is_err());
-                if let Some(promise) = promise {
-                    promise.fail(ack_error);
-                }
+        let left = match (&shared.on_failed, tag.promise) {
+            (Some(_), Some(promise)) => {
+                promise.fail(ack_error());
+                Some(item)
             }
-            (None, Some(promise)) => {
-                if let Some(item) = promise.fail_with(ack_error, item) {
-                    verdict.failed.push(FailedItem { item, error, batch });
-                }
-            }
-            (None, None) => verdict.failed.push(FailedItem { item, error, batch }),
-        }
+            (None, Some(promise)) => promise.fail_with(ack_error(), item),
+            (_, None) => Some(item),
+        };
+        let Some(item) = left else { continue };
+        let failed = FailedItem { item, error, batch };
+        if shared.on_failed.is_some() { &mut told } else { &mut verdict.failed }.push(failed);
     }
-    panics
+    told
+}
+
+/// Gives failed items to `on_failed`; returns how many calls panicked.
+fn tell_failed<T, M: Mode<T>>(shared: &Shared<T, M>, failed: Vec<FailedItem<T>>) -> u64 {
+    let Some(report) = &shared.on_failed else { return 0 };
+    failed.into_iter().map(|failed| u64::from(guarded(|| report(failed)).is_err())).sum()
 }
 
 /// Resolves the acks of the items that are in, together, and gives their bytes back.

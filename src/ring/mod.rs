@@ -340,6 +340,12 @@ impl<T> Ring<T> {
         Tail { position: self.position(word), closed: word & CLOSED != 0 }
     }
 
+    /// Whether the next push finds its slot free; a hint, it orders nothing.
+    pub(crate) fn has_free_slot(&self) -> bool {
+        let word = self.tail.load(Ordering::Relaxed) & !CLOSED;
+        self.slot(word).seq.load(Ordering::Relaxed) == word
+    }
+
     /// Whether the item before `position` is published (or gone already). Only a hint for when to
     /// look again: it orders nothing.
     pub(crate) fn published_before(&self, position: u64) -> bool {

@@ -78,7 +78,7 @@ impl Line {
     }
 
     /// Gives a place back. Nobody may wake its parker any more but by mistake.
-    pub fn vacate(&mut self, waiter: Waiter) {
+    pub fn vacate(&mut self, waiter: &Waiter) {
         self.free.push(waiter.index);
         if self.free.len() == self.places.len() && self.places.len() > KEPT {
             // As many as ever waited at once: not to be kept for ever.
@@ -164,7 +164,7 @@ mod tests {
                         line.leave(&waiter);
                         let parker = Arc::as_ptr(&waiter.parker);
                         model.retain(|other| *other != parker);
-                        line.vacate(waiter);
+                        line.vacate(&waiter);
                     }
                     Op::Leave(_) | Op::Vacate(_) => {}
                 }

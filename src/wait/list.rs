@@ -60,6 +60,20 @@ enum Place {
     Front,
 }
 
+/// Leaves the list again when dropped: room was found, or the caller's code panicked.
+struct Leaving<'l>(&'l WaitList, &'l Waiter);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let Self(list, waiter) = self;
+        let listed = list.leave(waiter);
+        list.vacate(waiter);
+        if !listed && !mutated("no_forward") {
+            list.wake(1); // the wake-up was for somebody who still waits
+        }
+    }
+}
+
 impl WaitList {
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -86,12 +100,12 @@ impl WaitList {
             };
             let woken = waiter.parker.park(until, &self.clock).is_some(); // W4
             if !woken && self.leave(&waiter) {
-                self.vacate(waiter);
+                self.vacate(&waiter);
                 return None;
             }
-            self.vacate(waiter);
+            self.vacate(&waiter);
             // A wake-up was meant for it, if at the last moment.
-            match attempt() {
+            match self.or_forward(&mut attempt) {
                 Some(done) => {
                     self.next(&room);
                     return Some(done);
@@ -118,8 +132,8 @@ impl WaitList {
                     *waiter = Some(mine);
                     return Poll::Pending;
                 }
-                self.vacate(mine);
-                if let Some(done) = attempt() {
+                self.vacate(&mine);
+                if let Some(done) = self.or_forward(&mut attempt) {
                     self.next(&room);
                     return Poll::Ready(done);
                 }
@@ -137,7 +151,7 @@ impl WaitList {
     /// Lets a task go that waited in vain; a wake-up that was meant for it goes to the next.
     pub fn cancel(&self, waiter: Waiter) {
         let listed = self.leave(&waiter);
-        self.vacate(waiter);
+        self.vacate(&waiter);
         if !listed && !mutated("cancel_no_forward") {
             self.wake(1);
         }
@@ -164,6 +178,13 @@ impl WaitList {
         if self.waiting.load(Ordering::Relaxed) != 0 {
             self.wake(wakes); // N3, N4
         }
+    }
+
+    /// Whether anyone waits who did not see what this thread has done before.
+    #[inline]
+    pub fn anyone(&self) -> bool {
+        fence(Ordering::SeqCst); // N2, pairs with W2
+        self.len() != 0
     }
 
     /// How many wait.
@@ -208,13 +229,28 @@ impl WaitList {
         if mutated("no_recheck") {
             return Ok(waiter);
         }
-        let Some(done) = attempt() else { return Ok(waiter) }; // W3
-        let listed = self.leave(&waiter);
-        self.vacate(waiter);
-        if !listed && !mutated("no_forward") {
-            self.wake(1); // the wake-up was for somebody who still waits
+        let leaving = Leaving(self, &waiter);
+        match attempt() {
+            Some(done) => Err(done),
+            None => {
+                std::mem::forget(leaving);
+                Ok(waiter) // W3
+            }
         }
-        Err(done)
+    }
+
+    /// Tries with a wake-up in hand, and passes it on should the caller's code panic.
+    fn or_forward<R>(&self, attempt: &mut impl FnMut() -> Option<R>) -> Option<R> {
+        struct Forward<'l>(&'l WaitList);
+        impl Drop for Forward<'_> {
+            fn drop(&mut self) {
+                self.0.wake(1);
+            }
+        }
+        let forward = Forward(self);
+        let done = attempt();
+        std::mem::forget(forward);
+        done
     }
 
     /// Takes the waiter off the list; false if it was off already, so that a wake-up is meant for
@@ -227,7 +263,7 @@ impl WaitList {
     }
 
     /// Gives a place back whose token was taken, or to which nobody will give one.
-    fn vacate(&self, waiter: Waiter) {
+    fn vacate(&self, waiter: &Waiter) {
         waiter.parker.clear();
         let mut line = lock(&self.line);
         line.vacate(waiter);
