@@ -187,6 +187,14 @@ impl<T: Send + 'static> Mode<T> for Plain {
 /// Items that are weighed and charged with one claim.
 const RUN_MAX: usize = 64;
 
+/// Whether there is no slot, where bytes would be charged. To charge first and give back then would
+/// wake who waits, and that is the one who tries: it would never sleep, nor see its time come.
+fn full_of_items<T: Send + 'static>(node: &Node<T, Tracked>) -> bool {
+    node.admission.budget.is_some()
+        && node.ring.len() >= node.ring.capacity()
+        && !node.ring.is_closed()
+}
+
 impl<T: Send + 'static> Mode<T> for Tracked {
     fn entry(node: &Node<T, Self>, item: T, promise: Option<Promise<T>>) -> Tagged<T> {
         let bytes = node.admission.weigh(&item);
@@ -194,6 +202,9 @@ impl<T: Send + 'static> Mode<T> for Tracked {
     }
 
     fn push(node: &Node<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
+        if full_of_items(node) {
+            return Err(Refused::Full(entry));
+        }
         let bytes = entry.tag.bytes;
         let charge = match node.charge(bytes) {
             Ok(charge) => charge,
@@ -214,6 +225,9 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             let all = front.len();
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
             return Ok(node.ring.push_run(front, all, wrap)?);
+        }
+        if full_of_items(node) {
+            return Err(RunRefused::Full);
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];
