@@ -261,6 +261,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         let node = self.node();
         let end = M::push(node, entry)?;
         node.wake.published(end);
+        self.press_for_waiters();
         Ok(())
     }
 
@@ -271,6 +272,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         let node = self.node();
         let end = M::push_run(node, front)?;
         node.wake.published(end);
+        self.press_for_waiters();
         Ok(())
     }
 
@@ -427,6 +429,19 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     fn press(&self, short: bool) {
         if short && !mutated("no_press") {
             self.node().wake.press(&self.node().ring);
+        }
+    }
+
+    /// Bytes are charged before the item is pushed. Who found them taken in between pressed a ring
+    /// that did not have the item yet, and sleeps: then it is for this side to press.
+    ///
+    /// One of the two does. Both meet in a read-modify-write of the tail, the push here and the
+    /// rendezvous of a press there. If the push is first, the press covers the item. If it is
+    /// second, it sees what came before the press: the waiter in the list.
+    #[inline(always)]
+    fn press_for_waiters(&self) {
+        if M::TRACKED && self.node().admission.budget.is_some() {
+            self.press(self.node().room.len() != 0);
         }
     }
 
