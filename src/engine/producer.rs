@@ -375,7 +375,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Lets go of the oldest item until this one is in; `None` if there is none to be had: the next
     /// one is just being published, or others hold the bytes.
     fn evict_for(&self, offer: &mut Offer<T, M>) -> Option<Result<(), AddError<M::Entry>>> {
-        let Shared { node, ledger, .. } = &*self.shared;
+        let Shared { node, ledger, on_dropped, .. } = &*self.shared;
+        let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
             match self.insist(offer) {
@@ -384,12 +385,12 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 Err(Lack::Bytes) => self.press(),
                 Err(Lack::Slot) => {}
             }
-            match ledger.evict(node) {
-                Ok((item, tag)) => {
+            match ledger.evict(node, tell) {
+                Ok((position, item, tag)) => {
                     let _dropping = Serving::dropping(node.engine);
                     let panics = self.shared.tell_dropped(item, tag, DropReason::Oldest);
-                    if panics > 0 {
-                        ledger.count_callback_panics(panics);
+                    if tell || panics > 0 {
+                        ledger.told(position, panics);
                     }
                 }
                 // A flusher was faster, or a producer has stopped between claim and publish.

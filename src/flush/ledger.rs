@@ -59,6 +59,9 @@ struct State<T, M: Mode<T>> {
     last_task: u64,
     /// Between leaving the ring and being told of.
     evicting: Vec<M::Entry>,
+    /// Positions of items that were evicted and are being told of. Few: one for each thread that
+    /// evicts.
+    telling: Vec<u64>,
     counts: Counts,
 }
 
@@ -193,6 +196,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             tasks: Vec::new(),
             last_task: 0,
             evicting: Vec::new(),
+            telling: Vec::new(),
             counts,
         };
         let (newest, rejected) = (Counter::new(0), Counter::new(0));
@@ -284,7 +288,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
 
     /// Takes the oldest item out of the ring and counts it as dropped, in one step: no flush
     /// barrier is passed by an item that is between the two.
-    pub fn evict(&self, node: &Node<T, M>) -> Result<(T, Tag<T>), PopError> {
+    ///
+    /// With somebody to `tell`, barriers at positions after the one returned go on waiting until
+    /// [`told`](Self::told).
+    pub fn evict(&self, node: &Node<T, M>, tell: bool) -> Result<(u64, T, Tag<T>), PopError> {
         if mutated("evict_outside_the_lock") {
             let mut out = Vec::with_capacity(1);
             let run = node.ring.pop_run(&mut out, 1)?;
@@ -293,7 +300,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             state.evicted += 1;
             state.frontier.resolve(run.position, run.position + 1);
             self.changed(state);
-            return Ok(M::split(entry));
+            let (item, tag) = M::split(entry);
+            return Ok((run.position, item, tag));
         }
         let mut state = lock(&self.state);
         let run = node.ring.pop_run(&mut state.evicting, 1)?;
@@ -302,8 +310,22 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if !mutated("evict_unresolved") {
             state.frontier.resolve(run.position, run.position + 1);
         }
+        if tell {
+            state.telling.push(run.position);
+            drop(state); // no barrier has got past it
+        } else {
+            self.changed(state);
+        }
+        let (item, tag) = M::split(entry);
+        Ok((run.position, item, tag))
+    }
+
+    /// Whoever was to know of an evicted item was told; `panics` of the calls panicked.
+    pub fn told(&self, position: u64, panics: u64) {
+        let mut state = lock(&self.state);
+        state.telling.retain(|telling| *telling != position);
+        state.counts.callback_panics += panics;
         self.changed(state);
-        Ok(M::split(entry))
     }
 
     /// An item was let go at the door.
@@ -571,7 +593,8 @@ impl<T, M: Mode<T>> State<T, M> {
     }
 
     fn resolution(&self, position: u64) -> Option<Resolution> {
-        if self.frontier.resolved >= position {
+        let telling = self.telling.iter().any(|telling| *telling < position);
+        if self.frontier.resolved >= position && !telling {
             Some(Resolution::Resolved)
         } else {
             self.all_gone().then_some(Resolution::Stopped)
