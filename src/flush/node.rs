@@ -138,14 +138,17 @@ impl<T, M: Mode<T>> Node<T, M> {
         self.charge_run(&[bytes]).map(|(_, charge)| charge)
     }
 
-    /// Takes bytes from the budget for as many items from the front as it has room for. Closed comes
-    /// before short: nobody may be waiting to give bytes back.
+    /// Takes bytes from the budget for as many items from the front as it has room for; none once
+    /// the ring is closed. Then nobody need be there to give bytes back, and in a forked child a
+    /// charge could not be taken back: that looks into the parent's wait list.
     pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
+        if self.ring.is_closed() {
+            return Err(RunRefused::Closed);
+        }
         match budget.charge_run(&self.room, items) {
             Some((count, charge)) => Ok((count, Some(charge))),
             None => match items.first() {
-                Some(_) if self.ring.is_closed() => Err(RunRefused::Closed),
                 Some(&bytes) if bytes > budget.max() => Err(RunRefused::TooLarge { bytes }),
                 Some(_) => Err(RunRefused::Short),
                 None => Ok((0, None)),
