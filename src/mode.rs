@@ -199,7 +199,8 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
             Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
-            Err(_) => return Err(Refused::Short(entry)),
+            Err(RunRefused::Full) => return Err(Refused::Full(entry)),
+            Err(RunRefused::Short) => return Err(Refused::Short(entry)),
         };
         entry.tag.added = node.stamp(entry.tag.promise.is_some());
         let word = node.ring.push(entry).map_err(Refused::from)?;

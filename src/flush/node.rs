@@ -141,18 +141,21 @@ impl<T, M: Mode<T>> Node<T, M> {
     /// Takes bytes from the budget for as many items from the front as it has room for; none once
     /// the ring is closed. Then nobody need be there to give bytes back, and in a forked child a
     /// charge could not be taken back: that looks into the parent's wait list.
+    ///
+    /// None either while the ring is full: a charge taken back wakes who waits, and if that is for
+    /// the ring's room, the caller itself, for ever.
     pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
+        let Some(&bytes) = items.first() else { return Ok((0, None)) };
         if self.ring.is_closed() {
-            return Err(RunRefused::Closed);
-        }
-        match budget.charge_run(&self.room, items) {
-            Some((count, charge)) => Ok((count, Some(charge))),
-            None => match items.first() {
-                Some(&bytes) if bytes > budget.max() => Err(RunRefused::TooLarge { bytes }),
-                Some(_) => Err(RunRefused::Short),
-                None => Ok((0, None)),
-            },
+            Err(RunRefused::Closed)
+        } else if bytes > budget.max() {
+            Err(RunRefused::TooLarge { bytes })
+        } else if self.ring.len() >= self.ring.capacity() {
+            Err(RunRefused::Full)
+        } else {
+            let charged = budget.charge_run(&self.room, items);
+            charged.map(|(count, charge)| (count, Some(charge))).ok_or(RunRefused::Short)
         }
     }
 
