@@ -329,6 +329,24 @@ fn closing_wakes_who_waits_for_bytes_though_none_are_given_back() {
 }
 
 #[test]
+fn with_a_budget_too_a_task_is_not_woken_before_there_is_room() {
+    let builder = Batcher::builder().weight(|_: &u64| 1).max_queue_bytes(1 << 20);
+    let builder = builder.max_batch_size(1).queue_depth(2);
+    let mut pump = builder.pump(sink::NullSink, TestClock::new()).unwrap();
+    let producer = pump.producer();
+    (0..2).for_each(|item| producer.try_add(item).unwrap());
+    let wakes = Wakes::new();
+    let mut adds: Vec<_> = (2..5).map(|item| producer.add_async(item)).collect();
+    for _ in 0..3 {
+        assert!(adds.iter_mut().all(|add| wakes.poll(add).is_pending()));
+    }
+    assert_eq!(wakes.count(), 0);
+    pump.step();
+    assert!(wakes.poll(&mut adds[0]).is_ready());
+    assert_eq!(pump.stats().queue_bytes, 2);
+}
+
+#[test]
 fn a_task_that_moves_is_woken_where_it_is() {
     let mut pump = full_pump([0, 1]);
     let producer = pump.producer();

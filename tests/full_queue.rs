@@ -274,3 +274,37 @@ fn errors_show_no_item() {
     );
     let Secret = error.into_inner();
 }
+
+#[test]
+fn with_a_budget_waiting_for_a_slot_is_sleep_too() {
+    let gate = Gate::new();
+    let door = gate.clone();
+    let batcher = Batcher::builder()
+        .weight(|_: &u64| 1)
+        .max_queue_bytes(1 << 20) // slots are scarce, not bytes
+        .max_batch_size(1)
+        .queue_depth(2)
+        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
+            door.pass();
+            Ok(())
+        }))
+        .unwrap();
+    let producer = batcher.producer();
+    producer.add(0).unwrap();
+    gate.wait_for(1);
+    (1..=2).for_each(|item| producer.try_add(item).unwrap());
+    // Each attempt charges nothing, so none wakes whoever tries.
+    assert_eq!(producer.add_timeout(9, Duration::from_millis(1)), Err(AddError::Timeout(9)));
+    thread::scope(|scope| {
+        let patient = [3, 4].map(|item| {
+            let producer = batcher.producer();
+            scope.spawn(move || producer.add(item))
+        });
+        until("they sleep", || batcher.stats().waiting_producers == 2);
+        let hasty = producer.add_timeout(9, Duration::from_millis(1));
+        assert_eq!(hasty, Err(AddError::Timeout(9)), "nor do the others");
+        gate.open();
+        patient.into_iter().for_each(|add| add.join().unwrap().unwrap());
+    });
+    assert!(batcher.shutdown(LONG).is_clean());
+}
