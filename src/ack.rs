@@ -317,6 +317,7 @@ impl<T> Future for Ack<T> {
             return Poll::Ready(Err(AckError::new(AckReason::Reentrant)));
         }
         let old = match &state.waker {
+            Some(_) if mutated("ack_stale_waker") => None,
             Some(waker) if waker.will_wake(cx.waker()) => None,
             _ => state.waker.replace(cx.waker().clone()),
         };

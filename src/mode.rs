@@ -198,12 +198,15 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let charge = match node.charge(bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
-            Err(_) => return Err(Refused::Short(entry)),
+            Err(RunRefused::Short) => return Err(Refused::Short(entry)),
+            Err(RunRefused::Full) => return Err(Refused::Full(entry)),
+            Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
         };
         entry.tag.added = node.stamp(entry.tag.promise.is_some());
         let word = node.ring.push(entry).map_err(Refused::from)?;
         if let Some(charge) = charge {
             charge.keep();
+            node.pushed_charged();
         }
         Ok(word)
     }
@@ -232,6 +235,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let kept = bytes[..before - front.len()].iter().sum();
         if let Some(charge) = charge {
             charge.keep_part(kept);
+            node.pushed_charged();
         }
         Ok(word)
     }

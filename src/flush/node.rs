@@ -138,16 +138,27 @@ impl<T, M: Mode<T>> Node<T, M> {
         self.charge_run(&[bytes]).map(|(_, charge)| charge)
     }
 
-    /// Takes bytes from the budget for as many items from the front as it has room for.
+    /// Takes bytes from the budget for as many items from the front as it has room for. Where the
+    /// ring would refuse them nothing is charged: a producer that waits for a slot would wake
+    /// itself by giving the bytes back, and one short of bytes would not notice the closing.
     pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
-        match budget.charge_run(&self.room, items) {
-            Some((count, charge)) => Ok((count, Some(charge))),
-            None => match items.first() {
-                Some(&bytes) if bytes > budget.max() => Err(RunRefused::TooLarge { bytes }),
-                Some(_) => Err(RunRefused::Short),
-                None => Ok((0, None)),
-            },
+        let Some(&bytes) = items.first() else { return Ok((0, None)) };
+        if bytes > budget.max() {
+            return Err(RunRefused::TooLarge { bytes });
+        }
+        if !mutated("charge_unseen") {
+            self.ring.look()?;
+        }
+        let charged = budget.charge_run(&self.room, items).ok_or(RunRefused::Short)?;
+        Ok((charged.0, Some(charged.1)))
+    }
+
+    /// To be called after items were pushed whose bytes were charged before. Who was short of those
+    /// bytes may have pressed in between, when the items were not there yet.
+    pub fn pushed_charged(&self) {
+        if self.room.len() != 0 && !mutated("press_once") {
+            self.wake.press(&self.ring);
         }
     }
 

@@ -323,6 +323,25 @@ impl<T> Ring<T> {
         }
     }
 
+    /// Whether a push would be refused now: what [`claim`](Self::claim) would find, without
+    /// claiming anything.
+    pub(crate) fn look(&self) -> Result<(), RunError> {
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        loop {
+            if tail & CLOSED != 0 {
+                return Err(RunError::Closed);
+            }
+            if self.free_run(tail, 1) != 0 {
+                return Ok(());
+            }
+            let now = self.tail.load(Ordering::Relaxed);
+            if now == tail {
+                return Err(RunError::Full);
+            }
+            tail = now; // the slot has gone to another producer
+        }
+    }
+
     /// Reads `tail` in a read-modify-write, so that it has one order with every claim and with
     /// closing.
     pub(crate) fn rendezvous(&self) -> Tail {
