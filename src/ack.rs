@@ -325,7 +325,8 @@ impl<T> Future for Ack<T> {
             drop(state);
             return Poll::Ready(Err(AckError::new(AckReason::Reentrant)));
         }
-        let old = state.waker.replace(waker);
+        let keep_old = mutated("ack_stale_waker") && state.waker.is_some();
+        let old = if keep_old { Some(waker) } else { state.waker.replace(waker) };
         drop(state);
         drop(old);
         Poll::Pending

@@ -57,7 +57,9 @@ pub mod internals {
     pub use crate::ack::{Promise, promise};
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
-    pub use crate::flush::{Activity, Admission, Ledger, Node, Resolution, Shared, Turn, Writer};
+    pub use crate::flush::{
+        Activity, Admission, Lease, Ledger, Node, Resolution, Shared, Turn, Writer,
+    };
     pub use crate::wait::{Budget, Charge, WaitList, Waiter, Wake};
 
     /// A handle on parts that a model has put together.
@@ -70,6 +72,12 @@ pub mod internals {
     /// A name for a flusher.
     pub fn flusher(index: usize) -> crate::Flusher {
         crate::Flusher { index }
+    }
+
+    /// Takes one published item into the forming batch, as a flusher does that finds no more.
+    pub fn drain_one<T, M: crate::mode::Mode<T>>(node: &Node<T, M>, lease: &mut Lease<T, M>) {
+        let drained = lease.former.fill(|entries| node.ring.pop_run(entries, 1));
+        assert!(drained.is_ok(), "nothing is published");
     }
 
     /// Ring position of a batch's first item.

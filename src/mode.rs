@@ -210,7 +210,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let word = node.ring.push(entry).map_err(Refused::from)?;
         if let Some(charge) = charge {
             charge.keep();
-            node.press_for_waiters();
+            node.pushed_charged();
         }
         Ok(word)
     }
@@ -239,7 +239,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let kept = bytes[..before - front.len()].iter().sum();
         if let Some(charge) = charge {
             charge.keep_part(kept);
-            node.press_for_waiters();
+            node.pushed_charged();
         }
         Ok(word)
     }

@@ -14,6 +14,7 @@ mod imp {
     pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
     pub use std::sync::{Condvar, Mutex, MutexGuard};
     pub use std::thread::{sleep, yield_now};
+    pub use std::thread_local;
 
     use std::sync::atomic::Ordering;
     use std::time::Duration;
@@ -55,6 +56,7 @@ mod imp {
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
     pub use loom::thread::yield_now;
+    pub use loom::thread_local;
 
     use std::sync::OnceLock;
     use std::sync::atomic::Ordering;
@@ -107,6 +109,7 @@ mod imp {
     pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
     pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
     pub use shuttle::thread::yield_now;
+    pub use shuttle::thread_local;
 
     use std::sync::atomic::Ordering;
     use std::time::Duration;

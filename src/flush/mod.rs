@@ -36,7 +36,7 @@ use crate::guard::guarded;
 use crate::mode::{Mode, Plain, Tag};
 use crate::ring::CloseInChild;
 use crate::sink::WriteError;
-use crate::sync::mutated;
+use crate::sync::{mutated, thread_local};
 
 /// Takes failed items.
 pub type OnFailed<T> = Arc<dyn Fn(FailedItem<T>) + Send + Sync>;
@@ -162,7 +162,9 @@ enum Role {
 
 thread_local! {
     /// The engines whose sinks or callbacks may be running on this thread, the innermost last.
-    static SERVING: RefCell<Vec<(u64, Role)>> = const { RefCell::new(Vec::new()) };
+    // Not `const { … }`: loom's macro does not take it.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static SERVING: RefCell<Vec<(u64, Role)>> = RefCell::new(Vec::new());
 }
 
 /// While it lives, this thread serves an engine's sinks or callbacks and must not wait for that

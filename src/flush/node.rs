@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::collect::{Buffer, Formed, Former, Step, View, Weight};
 use crate::config::WhenFull;
 use crate::mode::{Mode, Plain, RunRefused, Tag};
-use crate::ring::{PopError, Ring, generation, in_child};
+use crate::ring::{PopError, Ring, RunError, generation, in_child};
 use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause, sleep};
 use crate::telemetry::{Counter, nanos};
 use crate::wait::{Budget, Charge, WaitList, Wake};
@@ -149,23 +149,23 @@ impl<T, M: Mode<T>> Node<T, M> {
     pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
         let Some(&first) = items.first() else { return Ok((0, None)) };
-        if self.ring.is_closed() {
-            Err(RunRefused::Closed)
-        } else if first > budget.max() {
-            Err(RunRefused::TooLarge { bytes: first })
-        } else if !self.ring.has_free_slot() {
-            let full = self.ring.len() == self.ring.capacity();
-            Err(if full { RunRefused::Full } else { RunRefused::Busy })
-        } else {
-            let charged = budget.charge_run(&self.room, items);
-            charged.map(|(count, charge)| (count, Some(charge))).ok_or(RunRefused::Short)
+        let look = if mutated("charge_unseen") { Ok(()) } else { self.ring.look() };
+        match look {
+            Err(RunError::Closed) => Err(RunRefused::Closed),
+            _ if first > budget.max() => Err(RunRefused::TooLarge { bytes: first }),
+            Err(lack) => Err(lack.into()),
+            Ok(()) => {
+                let charged = budget.charge_run(&self.room, items);
+                charged.map(|(count, charge)| (count, Some(charge))).ok_or(RunRefused::Short)
+            }
         }
     }
 
-    /// To be called when an item with bytes of the budget is in: whoever is short of bytes may have
-    /// pressed just before its slot was claimed, and sleeps.
-    pub fn press_for_waiters(&self) {
-        if self.room.anyone() && !mutated("no_press_after_push") {
+    /// To be called after items were pushed whose bytes were charged before. Who was short of those
+    /// bytes may have pressed in between, when the items were not there yet: then the push comes
+    /// after the press, and sees the waiter that was listed before it.
+    pub fn pushed_charged(&self) {
+        if self.room.len() != 0 && !mutated("press_once") {
             self.wake.press(&self.ring);
         }
     }

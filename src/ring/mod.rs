@@ -323,6 +323,28 @@ impl<T> Ring<T> {
         }
     }
 
+    /// Whether a push would be refused now: what [`claim`](Self::claim) would find, without
+    /// claiming anything.
+    pub(crate) fn look(&self) -> Result<(), RunError> {
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        loop {
+            if tail & CLOSED != 0 {
+                return Err(RunError::Closed);
+            }
+            if self.free_run(tail, 1) != 0 {
+                return Ok(());
+            }
+            let now = self.tail.load(Ordering::Relaxed);
+            if now == tail {
+                return Err(match self.why_full(tail) {
+                    Refused::Busy => RunError::Busy,
+                    Refused::Full | Refused::Closed => RunError::Full,
+                });
+            }
+            tail = now; // the slot has gone to another producer
+        }
+    }
+
     /// Reads `tail` in a read-modify-write, so that it has one order with every claim and with
     /// closing.
     pub(crate) fn rendezvous(&self) -> Tail {
@@ -338,12 +360,6 @@ impl<T> Ring<T> {
     pub(crate) fn tail(&self) -> Tail {
         let word = self.tail.load(Ordering::Acquire);
         Tail { position: self.position(word), closed: word & CLOSED != 0 }
-    }
-
-    /// Whether the next push finds its slot free; a hint, it orders nothing.
-    pub(crate) fn has_free_slot(&self) -> bool {
-        let word = self.tail.load(Ordering::Relaxed) & !CLOSED;
-        self.slot(word).seq.load(Ordering::Relaxed) == word
     }
 
     /// Whether the item before `position` is published (or gone already). Only a hint for when to

@@ -180,13 +180,6 @@ impl WaitList {
         }
     }
 
-    /// Whether anyone waits who did not see what this thread has done before.
-    #[inline]
-    pub fn anyone(&self) -> bool {
-        fence(Ordering::SeqCst); // N2, pairs with W2
-        self.len() != 0
-    }
-
     /// How many wait.
     pub fn len(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
