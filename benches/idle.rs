@@ -1,12 +1,12 @@
-//! Measures the CPU time that waiting costs: an engine with nothing to do, and producers blocked on
-//! a full queue behind a slow sink. Prints per cent of one core over each period. Not: the work
-//! itself.
+//! Measures the CPU time that waiting costs: an engine with nothing to do, and producers, threads and
+//! tasks, blocked on a full queue behind a slow sink. Prints per cent of one core over each period.
+//! Not: the work itself.
 
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
-use sluicegate::{Batch, Batcher, WriteContext, WriteError, sink};
+use sluicegate::{Batch, Batcher, Producer, WriteContext, WriteError, sink};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,6 +19,7 @@ fn main() {
     idle("idle engine, 4 flushers", 4);
     blocked("1 producer blocked, sink takes 10 ms for 64 items", 1);
     blocked("64 producers blocked, sink takes 10 ms for 64 items", 64);
+    blocked_tasks("64 tasks blocked (tokio), sink takes 10 ms for 64 items", 64);
 }
 
 fn idle(name: &str, flushers: usize) {
@@ -32,8 +33,8 @@ fn idle(name: &str, flushers: usize) {
     assert!(batcher.shutdown(LONG).is_clean());
 }
 
-fn blocked(name: &str, producers: usize) {
-    let batcher = Batcher::builder()
+fn slow() -> Batcher<u64> {
+    Batcher::builder()
         .max_batch_size(64)
         .queue_depth(64)
         .spawn(|_| {
@@ -42,7 +43,11 @@ fn blocked(name: &str, producers: usize) {
                 Ok(())
             }))
         })
-        .expect("the configuration is valid");
+        .expect("the configuration is valid")
+}
+
+fn blocked(name: &str, producers: usize) {
+    let batcher = slow();
     let end = Instant::now() + PERIOD;
     measure(name, || {
         std::thread::scope(|scope| {
@@ -56,6 +61,30 @@ fn blocked(name: &str, producers: usize) {
             }
         });
     });
+    finish(batcher);
+}
+
+/// As `blocked`, but what waits is tasks, on two threads of a runtime.
+fn blocked_tasks(name: &str, producers: usize) {
+    let batcher = slow();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let runtime = runtime.expect("two threads can be had");
+    let end = Instant::now() + PERIOD;
+    measure(name, || {
+        let add_until_end = |producer: Producer<u64>| async move {
+            while Instant::now() < end {
+                producer.add_async(1).await.expect("the engine is open");
+            }
+        };
+        let spawn = |_| runtime.spawn(add_until_end(batcher.producer()));
+        for task in (0..producers).map(spawn).collect::<Vec<_>>() {
+            runtime.block_on(task).expect("no task panics");
+        }
+    });
+    finish(batcher);
+}
+
+fn finish(batcher: Batcher<u64>) {
     let report = batcher.shutdown(LONG);
     assert!(report.is_clean());
     println!("{:58} {} items through", "", report.tally.flushed_ok);

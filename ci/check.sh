@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Proves that unsafe code and ordering atomics stay in their rooms, that the code has one format, that no lint fires, under `--cfg loom` too, and that every link in the
-# documentation leads somewhere; and that the dependencies keep to deny.toml.
+# Proves that unsafe code and ordering atomics stay in their rooms, that the code has one format, that no lint fires,
+# under `--cfg loom` too, that the library builds without its features, that every link in the documentation leads
+# somewhere, and that the dependencies keep to deny.toml.
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
 
@@ -9,11 +10,12 @@ model_lints() {
     RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$TARGET/loom-stock" \
         cargo clippy --manifest-path loom-tests/Cargo.toml --locked --tests -- -D warnings
 }
-documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked; }
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked; }
 
 step "rooms" ci/rooms.sh
 step "format" cargo fmt --all --check
-step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "lints" cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+step "lints without features" cargo clippy -p sluicegate --lib --no-default-features --locked -- -D warnings
 if [ -f loom-tests/Cargo.toml ]; then
     step "format of the models" model_format
     step "lints of the models" model_lints

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Proves that every dependency has a licence we accept, comes from crates.io, and is not on our list of bans (deny.toml).
+# Proves that every dependency has a licence we accept, comes from crates.io, and is not on our list of bans (deny.toml);
+# and that no feature of the library brings an async runtime, which its tests and examples do use.
 # The advisory database is not asked: it lives outside crates.io. Where it can be reached: `cargo deny check advisories`.
 set -euo pipefail
 . "$(dirname "$0")/setup.sh"
@@ -13,3 +14,12 @@ deny() { # MANIFEST CHECK…
 }
 deny Cargo.toml bans licenses sources
 if [ -f loom-tests/Cargo.toml ]; then deny loom-tests/Cargo.toml licenses sources; fi
+
+# deny.toml sees the workspace as a whole and leaves out what tests need; this asks for the library alone.
+tree="$(cargo tree --locked -p sluicegate -e normal --all-features --target all --prefix none --format '{p}')"
+grep -q '^tracing ' <<<"$tree" || die "cargo tree does not show what the library depends on"
+if grep -E '^(tokio|async-std|smol|axum|hyper) ' <<<"$tree"; then
+    die "the library depends on an async runtime; a sink that needs one is a crate of its own"
+fi
+say "the library brings: $(cargo tree --locked -p sluicegate -e normal --all-features --depth 1 --prefix none \
+    --format '{p}' | sed 1d | cut -d' ' -f1 | sort -u | tr '\n' ' ')"
