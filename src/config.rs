@@ -108,7 +108,7 @@ impl Config {
             max_batch_delay,
             queue_depth,
             flushers,
-            flush_when,
+            flush_when: _,
             allow_long_delay,
             failed_kept: _,
             when_full: _,
@@ -150,14 +150,8 @@ impl Config {
             }
             _ => {}
         }
-        match (max_age, max_batch_delay) {
-            (Some(Duration::ZERO), _) => return Err(ConfigError::Zero { key: "max_age" }),
-            (Some(max_age), Some(max_batch_delay))
-                if max_age <= max_batch_delay && flush_when == FlushWhen::Due =>
-            {
-                return Err(ConfigError::DelayOverAge { max_batch_delay, max_age });
-            }
-            _ => {}
+        if max_age == Some(Duration::ZERO) {
+            return Err(ConfigError::Zero { key: "max_age" });
         }
         if !(1..=FLUSHERS_MAX).contains(&flushers) {
             return Err(ConfigError::Flushers { got: flushers });
@@ -200,13 +194,6 @@ pub enum ConfigError {
         /// What was asked for.
         max_queue_bytes: u64,
     },
-    /// A batch that waits for its delay has only items that are too old to be written.
-    DelayOverAge {
-        /// What was asked for.
-        max_batch_delay: Duration,
-        /// What was asked for.
-        max_age: Duration,
-    },
     /// `max_batch_delay` is long, and what waits in memory is lost with the process.
     LongDelay {
         /// What was asked for.
@@ -229,7 +216,6 @@ impl ConfigError {
             Self::Zero { key } => key,
             Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
             Self::QueueBytesWithoutWeight => "max_queue_bytes",
-            Self::DelayOverAge { .. } => "max_age",
             Self::LongDelay { .. } => "max_batch_delay",
             Self::Flushers { .. } => "flushers",
         }
@@ -255,11 +241,6 @@ impl fmt::Display for ConfigError {
                  written; set one of them",
             ),
             Self::Zero { .. } => f.write_str("must be more than 0"),
-            Self::DelayOverAge { max_batch_delay, max_age } => write!(
-                f,
-                "an item may be {max_age:?} old and waits up to {max_batch_delay:?} for its batch: \
-                 at low traffic all would expire; raise the one or lower max_batch_delay"
-            ),
             Self::BatchOverQueueBytes { max_batch_bytes, max_queue_bytes } => write!(
                 f,
                 "a batch of {max_batch_bytes} bytes can never fill with a max_queue_bytes of \
@@ -298,7 +279,7 @@ mod tests {
     #[test]
     fn each_bad_value_is_refused_under_its_own_key() {
         let delay = Duration::from_secs(3600);
-        let cases: [(ConfigError, &str); 14] = [
+        let cases: [(ConfigError, &str); 13] = [
             (refused(|c| c.queue_depth = 0), "queue_depth"),
             (refused(|c| c.queue_depth = 1), "queue_depth"),
             (refused(|c| c.queue_depth = 1000), "queue_depth"),
@@ -312,7 +293,6 @@ mod tests {
             (refused(|c| c.max_queue_bytes = Some(10)), "max_queue_bytes"),
             (refused(|c| c.max_queue_bytes = Some(0)), "max_queue_bytes"),
             (refused(|c| c.max_age = Some(Duration::ZERO)), "max_age"),
-            (refused(|c| c.max_age = c.max_batch_delay), "max_age"),
         ];
         for (error, key) in cases {
             assert_eq!(error.key(), key);

@@ -86,7 +86,8 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     }
 
     /// Lets an item go, as expired, that is older than this when it is about to be written. Its age
-    /// counts from its add, for which every add reads the clock.
+    /// counts from its add, for which every add reads the clock. Choose it well above
+    /// [`max_batch_delay`](Self::max_batch_delay): so long an item may wait for its batch.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Builder<T, Tracked> {
         self.config.max_age = Some(age);

@@ -135,13 +135,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Adds an item as [`add`](Self::add) does, but a task waits instead of a thread, on any
     /// runtime. Threads and tasks stand in one line.
     ///
-    /// Nothing happens before the first poll. Dropped before it is ready, the item was not added
+    /// Nothing is added before the first poll, though the item is weighed at once. Dropped before it is ready, the item was not added
     /// and is dropped with it; once ready, it was.
     ///
-    /// Once polled it stands in the line, and the wake-up for a freed slot goes to the first in the
-    /// line alone. So poll it or drop it: one that is neither, set aside in a `select!` loop or
-    /// forgotten by `mem::forget`, swallows one wake-up. Who stands behind it then waits for the next
-    /// slot to be freed, or for the close, though there be room.
+    /// Once polled it stands in the line, and a wake-up for a freed slot goes to the first there. One
+    /// that is neither polled nor dropped, set aside in a `select!` loop or forgotten by
+    /// `mem::forget`, swallows it: who stands behind then waits until a flusher has nothing to do
+    /// and looks again, about a millisecond.
     ///
     /// Behind a [`Pump`](crate::Pump) it waits too: the pump may be driven between two polls.
     ///
