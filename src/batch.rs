@@ -29,7 +29,7 @@ pub enum FlushReason {
     /// It holds `max_batch_size` items.
     Size,
     /// The next item would take it over `max_batch_bytes`, or it has just reached them; or a
-    /// producer waits for bytes of `max_queue_bytes` that its items hold.
+    /// producer found no bytes left of `max_queue_bytes`.
     Bytes,
     /// Its first item is `max_batch_delay` old.
     Time,

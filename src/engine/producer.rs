@@ -223,11 +223,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::Block if wait => {
                 self.may_wait()?;
                 let waited = self.wait(None, || match self.push_some(front) {
-                    Err(RunRefused::Full | RunRefused::Busy) => None,
-                    Err(RunRefused::Short) => {
-                        self.press();
-                        None
-                    }
+                    Err(RunRefused::Full | RunRefused::Busy | RunRefused::Short) => None,
                     done => Some(done),
                 });
                 match waited {
@@ -288,7 +284,11 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             return Ok(());
         }
         let node = self.node();
-        let end = M::push_run(node, front)?;
+        let end = M::push_run(node, front).inspect_err(|refused| {
+            if *refused == RunRefused::Short {
+                self.press();
+            }
+        })?;
         node.wake.published(end);
         Ok(())
     }
@@ -329,7 +329,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if let Some(until) = until {
             match self.may_wait() {
                 Ok(()) => {
-                    if let Some(done) = self.wait(until, || self.attempt_waiting(&mut offer)) {
+                    if let Some(done) = self.wait(until, || self.attempt(&mut offer)) {
                         return done;
                     }
                     reason = AddReason::Timeout;
@@ -382,8 +382,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             match self.insist(offer) {
                 Ok(done) => return Some(done),
                 Err(Lack::Moment) => return None,
-                Err(Lack::Bytes) => self.press(),
-                Err(Lack::Slot) => {}
+                Err(Lack::Bytes | Lack::Slot) => {}
             }
             match ledger.evict(node, tell) {
                 Ok((position, item, tag)) => {
@@ -435,19 +434,6 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         self.try_offer(offer).ok()
     }
 
-    /// As [`attempt`](Self::attempt), by one who is about to wait: if bytes are short, the items that
-    /// hold them are to be written.
-    pub(super) fn attempt_waiting(
-        &self,
-        offer: &mut Offer<T, M>,
-    ) -> Option<Result<(), AddError<M::Entry>>> {
-        let tried = self.try_offer(offer);
-        if let Err(Lack::Bytes) = tried {
-            self.press();
-        }
-        tried.ok()
-    }
-
     fn try_offer(&self, offer: &mut Offer<T, M>) -> Result<Result<(), AddError<M::Entry>>, Lack> {
         let Some(entry) = offer.take() else { return Ok(Ok(())) };
         match self.push(entry) {
@@ -465,7 +451,10 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         let (entry, lack) = match refused {
             Refused::Full(entry) => (entry, Lack::Slot),
             Refused::Busy(entry) => (entry, Lack::Moment),
-            Refused::Short(entry) => (entry, Lack::Bytes),
+            Refused::Short(entry) => {
+                self.press();
+                (entry, Lack::Bytes)
+            }
             Refused::Closed(entry) => return Ok(Err(AddError::new(self.closed(), entry))),
             Refused::TooLarge(entry, bytes) => {
                 return Ok(Err(AddError::new(self.too_large(bytes), entry)));
@@ -475,7 +464,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         Err(lack)
     }
 
-    /// Bytes are short: has the items that hold them written.
+    /// Bytes are short: has the items that hold them written. Whether or not this caller waits for
+    /// them: it may be that nothing else ever has them written.
     fn press(&self) {
         if !mutated("no_press") {
             self.node().wake.press(&self.node().ring);

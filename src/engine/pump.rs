@@ -198,7 +198,7 @@ impl<T, S, M: Mode<T>> Drop for Pump<T, S, M> {
         let node = &self.shared.node;
         node.close();
         let mut rest = Vec::new();
-        node.take_rest(&mut lock(&node.lease), &mut rest);
+        node.abandon_rest(&mut lock(&node.lease), &mut rest);
         drop_each(&mut rest);
     }
 }

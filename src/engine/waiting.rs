@@ -79,7 +79,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
             let done = done.unwrap_or_else(|| producer.apply(policy, &mut self.offer, reason));
             return Poll::Ready(done);
         }
-        let attempt = || producer.attempt_waiting(offer);
+        let attempt = || producer.attempt(offer);
         node.room.poll(waiter, cx, || node.has_room(), attempt)
     }
 

@@ -327,17 +327,32 @@ impl<T, M: Mode<T>> Node<T, M> {
     /// Takes everything that is in no batch, oldest first, published or drained. False if more is
     /// to come: a producer has claimed a slot and not published it yet. To be called after closing.
     pub fn take_rest(&self, lease: &mut Lease<T, M>, items: &mut Vec<T>) -> bool {
-        lease.former.take_rest(|item, tag| {
-            self.let_go(tag, AckReason::HandedBack);
-            items.push(item);
-        });
-        let all = self.take_queued(items);
-        lease.former.skip_to(self.ring.popped());
-        all
+        self.empty(Some(lease), items, AckReason::HandedBack)
     }
 
     /// As [`take_rest`](Self::take_rest), but for items in the ring alone. Needs no lease.
     pub fn take_queued(&self, items: &mut Vec<T>) -> bool {
+        self.empty(None, items, AckReason::HandedBack)
+    }
+
+    /// As [`take_rest`](Self::take_rest), when nobody gets the items.
+    pub fn abandon_rest(&self, lease: &mut Lease<T, M>, items: &mut Vec<T>) {
+        self.empty(Some(lease), items, AckReason::Abandoned);
+    }
+
+    fn empty(
+        &self,
+        mut lease: Option<&mut Lease<T, M>>,
+        items: &mut Vec<T>,
+        reason: AckReason,
+    ) -> bool {
+        let mut take = |item, tag| {
+            self.let_go(tag, reason);
+            items.push(item);
+        };
+        if let Some(lease) = &mut lease {
+            lease.former.take_rest(&mut take);
+        }
         let mut entries = Vec::new();
         let why = loop {
             if let Err(why) = self.ring.pop_run(&mut entries, self.ring.capacity()) {
@@ -346,8 +361,10 @@ impl<T, M: Mode<T>> Node<T, M> {
         };
         for entry in entries {
             let (item, tag) = M::split(entry);
-            self.let_go(tag, AckReason::HandedBack);
-            items.push(item);
+            take(item, tag);
+        }
+        if let Some(lease) = lease {
+            lease.former.skip_to(self.ring.popped());
         }
         why != PopError::Busy
     }
