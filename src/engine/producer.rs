@@ -359,7 +359,19 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
-            match ledger.evict(node, tell) {
+            let refused = match self.push(offer.take()?) {
+                Ok(()) => return Some(Ok(())),
+                Err(refused) => refused,
+            };
+            // Not full, but a flusher has not given its slot free yet: to evict would not help, and
+            // item after item would go.
+            let busy =
+                matches!(refused, Refused::Full(_)) && node.ring.len() < node.ring.capacity();
+            if let Some(done) = self.keep(offer, refused) {
+                return Some(done);
+            }
+            let evicted = if busy { Err(PopError::Busy) } else { ledger.evict(node, tell) };
+            match evicted {
                 Ok((position, item, tag)) => {
                     let _dropping = Serving::dropping(node.engine);
                     let panics = self.shared.tell_dropped(item, tag, DropReason::Oldest);
@@ -375,11 +387,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 }
                 Err(PopError::Closed) => {}
             }
-            if let Some(done) = self.attempt(offer) {
-                return Some(done);
-            }
         }
-        None
+        self.attempt(offer)
     }
 
     fn let_go(&self, entry: M::Entry, reason: DropReason) {
