@@ -1,4 +1,4 @@
-//! Promise: in the steady state nothing is allocated, per item or per batch; for an item with an ack
+//! Promise: in the steady state nothing is allocated, per item or batch; for an item with an ack
 //! its one cell. Counted by the allocator itself.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, unsafe_code)]
