@@ -57,8 +57,8 @@ pub struct Stats {
     pub waiting_producers: usize,
     /// Items let go on purpose, by reason: what `tally.dropped` consists of.
     pub drops: Drops,
-    /// Adds that gave an item back because the queue was full (a time-out counts, and an item larger
-    /// than the budget); a run counts once. The items are in no tally.
+    /// Adds that gave an item back because the queue was full (a time-out counts, and an item
+    /// larger than the budget); a run counts once. The items are in no tally.
     pub rejected: u64,
     /// Why batches were closed.
     pub flush_reasons: FlushReasons,

@@ -569,7 +569,7 @@ fn when_a_flush_returns_every_ack_before_it_is_resolved() {
                     let producer = batcher.producer();
                     for _ in 0..300 {
                         let mut acks: Vec<_> = (0..rng.below(40))
-                            .map(|item| producer.add_with_ack(item).unwrap())
+                            .filter_map(|item| producer.add_with_ack(item).ok()) // it may be `Full`
                             .collect();
                         batcher.flush(LONG).unwrap();
                         let mut total = total.lock().unwrap();

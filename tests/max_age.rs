@@ -222,7 +222,7 @@ fn a_panic_of_on_dropped_is_counted_and_each_item_is_dropped_once() {
         .max_batch_delay(None)
         .max_age(MS)
         .on_dropped(|dropped: DroppedItem<common::Tracked>| {
-            if dropped.item.number % 2 == 0 {
+            if dropped.item.number.is_multiple_of(2) {
                 resume_unwind(Box::new("as planned"));
             }
         })
