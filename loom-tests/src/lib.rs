@@ -1,5 +1,5 @@
-//! What the models of loom and of shuttle share: items whose every drop is counted, and an engine's
-//! parts without its threads.
+//! What the models of loom and of shuttle share: items whose every drop is counted, an engine's
+//! parts without its threads, and tasks.
 
 #![cfg_attr(any(loom, shuttle), allow(missing_docs))]
 
@@ -7,8 +7,12 @@
 mod items;
 #[cfg(any(loom, shuttle))]
 mod parts;
+#[cfg(any(loom, shuttle))]
+mod task;
 
 #[cfg(any(loom, shuttle))]
 pub use items::{Item, every_item_dropped_once, forget_items};
 #[cfg(any(loom, shuttle))]
-pub use parts::{Parts, add, collect, form, parts, parts_with, serve};
+pub use parts::{Parts, add, add_async, collect, form, parts, parts_with, serve};
+#[cfg(any(loom, shuttle))]
+pub use task::{block_on, poll_once};

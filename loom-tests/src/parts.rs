@@ -7,9 +7,9 @@ use sluicegate::internals::{
     Admission, Buffer, Clock, Formed, Former, Ledger, Node, Shared, Triggers, Writer, producer,
 };
 use sluicegate::ring::Ring;
-use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, Producer, Sink};
+use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, Sink};
 
-use crate::Item;
+use crate::{Item, block_on};
 
 pub type Parts = Arc<Shared<Item>>;
 
@@ -48,9 +48,17 @@ pub fn parts_with<M: Mode<Item>>(
 }
 
 /// Adds, waiting for room; the item back if the engine was closed.
-pub fn add(parts: &Parts, item: Item) -> Result<(), Item> {
-    let producer: Producer<Item> = producer(Arc::clone(parts));
-    match producer.add(item) {
+pub fn add<M: Mode<Item>>(parts: &Arc<Shared<Item, M>>, item: Item) -> Result<(), Item> {
+    or_back(producer(Arc::clone(parts)).add(item))
+}
+
+/// As [`add`], for a task that is polled until it is ready.
+pub fn add_async<M: Mode<Item>>(parts: &Arc<Shared<Item, M>>, item: Item) -> Result<(), Item> {
+    or_back(block_on(producer(Arc::clone(parts)).add_async(item)))
+}
+
+fn or_back(added: Result<(), AddError<Item>>) -> Result<(), Item> {
+    match added {
         Ok(()) => Ok(()),
         Err(AddError::Closed(item)) => Err(item),
         Err(other) => panic!("{other:?}"),

@@ -7,8 +7,16 @@
 
 #![cfg(loom)]
 
+#[path = "loom/ack.rs"]
+mod ack;
+#[path = "loom/budget.rs"]
+mod budget;
+#[path = "loom/cancel.rs"]
+mod cancel;
 #[path = "loom/close.rs"]
 mod close;
+#[path = "loom/evict.rs"]
+mod evict;
 #[path = "loom/flush.rs"]
 mod flush;
 #[path = "loom/lease.rs"]

@@ -13,10 +13,17 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
-use sluicegate::internals::{Resolution, Writer, flusher, position, producer};
+use sluicegate::internals::{
+    Admission, Budget, Resolution, Shared, Writer, flusher, position, producer,
+};
 use sluicegate::sink::from_fn;
-use sluicegate::{AddError, AddReason, Batch, Producer, Sink, WriteContext};
-use sluicegate_loom_tests::{Item, Parts, every_item_dropped_once, forget_items, parts, serve};
+use sluicegate::{
+    AckReason, AddError, AddReason, Batch, Mode, Producer, Sink, Tracked, WhenFull, WriteContext,
+    WriteError,
+};
+use sluicegate_loom_tests::{
+    Item, block_on, every_item_dropped_once, forget_items, parts, parts_with, poll_once, serve,
+};
 
 /// Schedules of each kind for each test.
 const SCHEDULES: usize = 30_000;
@@ -47,7 +54,10 @@ fn run(name: &str, kind: &str, scheduler: impl Scheduler + 'static, body: fn()) 
 /// checked.
 type Seen = Arc<Mutex<Vec<(u64, u32, u32)>>>;
 
-fn flushers<const N: usize>(parts: &Parts, seen: &Seen) -> [JoinHandle<()>; N] {
+fn flushers<const N: usize, M: Mode<Item>>(
+    parts: &Arc<Shared<Item, M>>,
+    seen: &Seen,
+) -> [JoinHandle<()>; N] {
     std::array::from_fn(|index| {
         let (parts, seen) = (Arc::clone(parts), Arc::clone(seen));
         thread::spawn(move || {
@@ -235,5 +245,146 @@ fn giving_up_loses_nothing() {
         assert_eq!(tally.in_flight, unflushed.len() as u64, "{tally:?}");
         let sinks_saw = seen.lock().unwrap().len() as u64;
         assert_eq!(sinks_saw, tally.flushed_ok + tally.unknown, "a write left behind has its end");
+    });
+}
+
+/// What became of the items of one producer.
+#[derive(Default)]
+struct Fates {
+    /// In the sink, says the ack.
+    written: u64,
+    /// Let go for a newer one, says the ack.
+    evicted: u64,
+    /// Added without an ack.
+    unknown: u64,
+}
+
+/// Adds items as threads and as tasks, with acks and without, some given up half-way; waits for
+/// every ack, as a thread or as a task, or drops it.
+fn add_somehow(producer: &Producer<Item, Tracked>, id: u32, items: u32) -> Fates {
+    let (mut fates, mut acks) = (Fates::default(), Vec::new());
+    for n in 0..items {
+        let item = Item::new(id, n);
+        let added = match thread_rng().gen_range(0..4) {
+            0 => producer.add(item).map(|()| None),
+            1 => block_on(producer.add_async(item)).map(|()| None),
+            2 => producer.add_with_ack(item).map(Some),
+            _ => {
+                let mut adding = producer.add_with_ack_async(item);
+                let polled = poll_once(&mut adding);
+                match polled {
+                    Some(added) => added.map(Some),
+                    None if thread_rng().gen_bool(0.5) => continue, // given up, with its item
+                    None => block_on(adding).map(Some),
+                }
+            }
+        };
+        match added {
+            Ok(Some(ack)) if thread_rng().gen_bool(0.8) => acks.push(ack),
+            Ok(_) => fates.unknown += 1,
+            Err(AddError::Closed(_)) => break,
+            Err(AddError::Full(_)) => {} // nothing to let go of: it is just being published
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    for ack in acks {
+        let outcome = if thread_rng().gen_bool(0.5) { ack.wait() } else { block_on(ack) };
+        match outcome.map_err(|error| (error.reason, error.item)) {
+            Ok(_) => fates.written += 1,
+            Err((AckReason::Evicted, Some(_))) => fates.evicted += 1,
+            Err((reason, _)) => panic!("{reason:?}"),
+        }
+    }
+    fates
+}
+
+/// Three producers that add in every way, two flushers, closing at any moment.
+fn tasks_and_threads(when_full: WhenFull, budget: Option<u64>) {
+    const ITEMS: u32 = 4;
+    let admission = Admission {
+        when_full,
+        budget: budget.map(Budget::new),
+        weight: Some(Arc::new(|item: &Item| 1 + item.number() as usize % 3)),
+        stamped: false,
+    };
+    let (parts, seen) = (parts_with::<Tracked>(4, 3, 2, admission), Seen::default());
+    let flushers: [_; 2] = flushers(&parts, &seen);
+    let producers = [0, 1, 2].map(|id| {
+        let producer = producer(Arc::clone(&parts));
+        thread::spawn(move || add_somehow(&producer, id, ITEMS))
+    });
+    for _ in 0..thread_rng().gen_range(0..60) {
+        thread::yield_now();
+    }
+    let tally = parts.ledger.tally(&parts.node);
+    assert!(tally.balances(), "{tally:?}");
+    let pushed = parts.node.close();
+    let fates = producers.map(|producer| producer.join().unwrap());
+    join(flushers);
+    let tally = parts.ledger.tally(&parts.node);
+    assert!(tally.balances(), "{tally:?}");
+    let sum = |what: fn(&Fates) -> u64| fates.iter().map(what).sum::<u64>();
+    let (written, evicted) = (sum(|f| f.written), sum(|f| f.evicted));
+    assert_eq!((tally.enqueued, tally.in_flight), (pushed, 0), "{tally:?}");
+    assert_eq!(written + evicted + sum(|f| f.unknown), pushed, "accepted");
+    assert_eq!(tally.flushed_ok, seen.lock().unwrap().len() as u64, "delivered");
+    assert_eq!(tally.flushed_ok + tally.dropped, pushed, "{tally:?}");
+    assert!(written <= tally.flushed_ok && evicted <= tally.dropped, "{tally:?}");
+    assert_eq!(parts.node.room.len(), 0, "nobody waits for a closed engine");
+    assert_eq!(parts.node.admission.budget.as_ref().map_or(0, Budget::used), 0, "bytes were lost");
+}
+
+#[test]
+fn tasks_block() {
+    check("tasks_block", || tasks_and_threads(WhenFull::Block, None));
+}
+
+#[test]
+fn tasks_evict() {
+    check("tasks_evict", || tasks_and_threads(WhenFull::DropOldest, None));
+}
+
+#[test]
+fn tasks_are_short_of_bytes() {
+    check("tasks_are_short_of_bytes", || tasks_and_threads(WhenFull::Block, Some(4)));
+}
+
+#[test]
+fn tasks_evict_for_bytes() {
+    check("tasks_evict_for_bytes", || tasks_and_threads(WhenFull::DropOldest, Some(4)));
+}
+
+/// Half of the items are refused: each is with its ack, or, if that is gone, with the engine.
+#[test]
+fn a_failed_item_is_in_one_place() {
+    check("a_failed_item_is_in_one_place", || {
+        const ITEMS: u32 = 4;
+        let parts = parts_with::<Tracked>(4, 2, 1, Admission::default());
+        let flusher = thread::spawn({
+            let parts = Arc::clone(&parts);
+            move || {
+                let sink = from_fn(|batch: &Batch<Item>, cx: &mut WriteContext<'_>| {
+                    let odd = (0..batch.len()).filter(|at| batch[*at].number() % 2 == 1);
+                    odd.for_each(|at| cx.fail(at, WriteError::permanent("refused")));
+                    Ok(())
+                });
+                serve(&parts, &mut Writer::new(flusher(0), sink));
+            }
+        });
+        let producers = [0, 1].map(|id| {
+            let producer = producer(Arc::clone(&parts));
+            thread::spawn(move || {
+                let add = |n| producer.add_with_ack(Item::new(id, n)).unwrap();
+                let acks: Vec<_> = (0..ITEMS).map(add).collect();
+                let kept = acks.into_iter().filter(|_| thread_rng().gen_bool(0.5));
+                kept.filter_map(|ack| ack.wait().err()?.item).count()
+            })
+        });
+        let acked: usize = producers.map(|producer| producer.join().unwrap()).into_iter().sum();
+        parts.node.close();
+        flusher.join().unwrap();
+        let kept = parts.ledger.take_failed().0.len();
+        assert!(acked + kept <= ITEMS as usize, "an item in two places");
+        assert_eq!(parts.ledger.tally(&parts.node).flushed_fail, u64::from(ITEMS));
     });
 }

@@ -31,7 +31,7 @@
 //! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the
 //! waiter then goes to the *front* of the list.
 //!
-//! **Checked by** `loom-tests/tests/loom.rs`, module `room`.
+//! **Checked by** `loom-tests/tests/loom.rs`, modules `room` and `cancel`.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
