@@ -1,5 +1,6 @@
 //! Promise: whatever is called in whatever order, the producers' side does what a plain sequential
-//! model of it does: same results call by call, same fates, same tally at every step, each ack once.
+//! model of it does: same results call by call, same fates, same tally at every step, each ack
+//! once.
 
 #![allow(clippy::unwrap_used)]
 

@@ -129,8 +129,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     ///
     /// Once polled it stands in the line, and the wake-up for a freed slot goes to the first in the
     /// line alone. So poll it or drop it: one that is neither, set aside in a `select!` loop or
-    /// forgotten by `mem::forget`, swallows one wake-up. Who stands behind it then waits for the next
-    /// slot to be freed, or for the close, though there be room.
+    /// forgotten by `mem::forget`, swallows one wake-up. Who stands behind it then waits for the
+    /// next slot to be freed, or for the close, though there be room.
     ///
     /// Behind a [`Pump`](crate::Pump) it waits too: the pump may be driven between two polls.
     ///
