@@ -1,5 +1,5 @@
-//! Measures the CPU time that waiting costs: an engine with nothing to do, and producers, threads and
-//! tasks, blocked on a full queue behind a slow sink. Prints per cent of one core over each period.
+//! Measures the CPU time that waiting costs: an engine with nothing to do, and producers, threads
+//! and tasks, blocked on a full queue behind a slow sink. Prints per cent of one core over each period.
 //! Not: the work itself.
 
 #![allow(clippy::print_stdout)]

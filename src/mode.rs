@@ -1,8 +1,8 @@
 //! What travels with an item, chosen by a type so that who does not use it does not pay for it:
 //! [`Plain`] items travel alone, [`Tracked`] ones with a tag.
 //!
-//! A ring of a plain engine holds items and nothing else, 16 bytes a slot for a `u64`. A tracked one
-//! holds a [`Tag`] beside each item: who waits for its fate, the bytes it holds of the memory
+//! A ring of a plain engine holds items and nothing else, 16 bytes a slot for a `u64`. A tracked
+//! one holds a [`Tag`] beside each item: who waits for its fate, the bytes it holds of the memory
 //! budget, and when it was added.
 
 use crate::ack::Promise;

@@ -12,7 +12,8 @@ use crate::config::DropReason;
 /// `enqueued == flushed_ok + flushed_fail + dropped + unknown + in_flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Items taken in. Final once the engine is closed.
+    /// Items taken in. Final once the engine is closed, but for adds that are just letting go of
+    /// their own item (`DropNewest`).
     pub enqueued: u64,
     /// Items that the sink has taken.
     pub flushed_ok: u64,

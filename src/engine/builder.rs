@@ -73,13 +73,14 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     }
 
     /// Bounds the bytes, as [`weight`](Self::weight) counts them, of all items in flight: queued,
-    /// forming, and being written. An item takes its bytes when it is added and gives them back when
-    /// it has met its fate. Without room for it the queue is full, and what is queued is written at
-    /// once, with reason `bytes`; for the rest [`when_full`](Self::when_full) decides. `DropOldest`
-    /// can give back bytes of queued items only: while the sink holds too many, an add lets go of
-    /// the queued ones and may still find the queue full. An item larger than all of it is refused with its
-    /// size. The weight is then asked once more, on the thread that adds; a panic of it there is the
-    /// caller's own.
+    /// forming, and being written. An item takes its bytes when it is added and gives them back
+    /// when it has met its fate. Without room for it the queue is full, and what is queued is
+    /// written at once, with reason `bytes`; for the rest [`when_full`](Self::when_full) decides.
+    /// `DropOldest` can give back bytes of queued items only: while the sink holds too many, an add
+    /// lets go of the queued ones and may still find the queue full.
+    ///
+    /// An item larger than all of it is refused with its size. The weight is asked once more, on
+    /// the thread that adds; a panic of it there is the caller's own.
     #[must_use]
     pub fn max_queue_bytes(mut self, bytes: u64) -> Builder<T, Tracked> {
         self.config.max_queue_bytes = Some(bytes);

@@ -15,7 +15,8 @@ use crate::mode::{Mode, Plain};
 /// `stream.map(Ok).forward(sink)` and `sink.send(item)`.
 ///
 /// It holds one item at most that the queue has no room for. `flush` and `close` wait until that
-/// one is in the queue, not until it is written: [`Batcher::flush_async`](crate::Batcher) does that.
+/// one is in the queue, not until it is written: [`flush_async`](crate::Batcher::flush_async) does
+/// that.
 /// Closing it closes no engine. Dropped with an item in hand, that item was not added; see
 /// [`into_parts`](Self::into_parts).
 pub struct AddSink<T: Send + 'static, M: Mode<T> = Plain> {

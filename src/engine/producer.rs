@@ -87,7 +87,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`AddError::Full`] under [`WhenFull::Reject`], and instead of waiting for a
     /// [`Pump`](crate::Pump). [`AddError::Reentrant`] instead of waiting on a flusher's own thread.
     /// [`AddError::TooLarge`] for an item larger than `max_queue_bytes`. [`AddError::Forked`] in a
-    /// child process.
+    /// child process. Under [`WhenFull::DropOldest`] it may be `Full` too, where there is nothing
+    /// to let go: the sinks hold all bytes, or a producer has stopped in the middle of an add.
     #[inline]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(self.node(), item, None), Patience::Policy)
@@ -135,11 +136,11 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Adds an item as [`add`](Self::add) does, but a task waits instead of a thread, on any
     /// runtime. Threads and tasks stand in one line.
     ///
-    /// Nothing is added before the first poll, though the item is weighed at once. Dropped before it is ready, the item was not added
-    /// and is dropped with it; once ready, it was.
+    /// Nothing is added before the first poll, though the item is weighed at once. Dropped before it
+    /// is ready, the item was not added and is dropped with it; once ready, it was.
     ///
-    /// Once polled it stands in the line, and a wake-up for a freed slot goes to the first there. One
-    /// that is neither polled nor dropped, set aside in a `select!` loop or forgotten by
+    /// Once polled it stands in the line, and a wake-up for a freed slot goes to the first there.
+    /// One that is neither polled nor dropped, set aside in a `select!` loop or forgotten by
     /// `mem::forget`, swallows it: who stands behind then waits until a flusher has nothing to do
     /// and looks again, about a millisecond.
     ///
@@ -152,8 +153,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     }
 
     /// Adds all items, oldest first, as many at a time as there is room for, each such run with one
-    /// claim (of 64 at most with `max_queue_bytes`). Waits while the queue is full, if the policy is
-    /// [`WhenFull::Block`]. Items of other producers may come between runs, never within one.
+    /// claim (of 64 at most with `max_queue_bytes`). Waits while the queue is full, if the policy
+    /// is [`WhenFull::Block`]. Items of other producers may come between runs, never within one.
     /// Returns how many: all.
     ///
     /// ```
@@ -178,7 +179,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     /// Adds as many items from the front of `items` as there is room for now. Returns how many; the
     /// others stay in `items`. Never waits. Under [`WhenFull::DropNewest`] and
-    /// [`WhenFull::DropOldest`] that is all of them.
+    /// [`WhenFull::DropOldest`] that is mostly all of them.
     ///
     /// # Errors
     /// [`AddReason::Closed`], [`AddReason::TooLarge`], [`AddReason::Forked`]; a full queue is no

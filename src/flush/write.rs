@@ -249,8 +249,8 @@ fn tell_expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>)
     expired.into_iter().map(tell).sum()
 }
 
-/// Gives each failed item's bytes back and resolves its ack, which takes the item unless there is an
-/// `on_failed` to take it. Returns the items for that; what nobody takes stays in the verdict.
+/// Gives each failed item's bytes back and resolves its ack, which takes the item unless there is
+/// an `on_failed` to take it. Returns the items for that; what nobody takes stays in the verdict.
 fn fail_promises<T, M: Mode<T>>(
     shared: &Shared<T, M>,
     verdict: &mut Verdict<T>,

@@ -24,9 +24,13 @@
 //! its time came) looks whether it is still on the list. If not, a wake-up was meant for it: it
 //! uses it for one more try at the ring, or passes it on.
 //!
-//! **A task** does the same in pieces: it enters, tries again and leaves its waker in one poll; in a
-//! later one it takes the token as a thread does after W4. Dropped in between, it leaves as one whose
-//! time has come.
+//! **A task** does the same in pieces: it enters, tries again and leaves its waker in one poll; in
+//! a later one it takes the token as a thread does after W4. Dropped in between, it leaves as one
+//! whose time has come.
+//!
+//! **Whoever is woken must run** for the others to be: a task that is not polled, or whose thread
+//! waits itself, would strand them. So a flusher that is about to sleep looks for waiters beside
+//! room, wakes some, and looks again a millisecond later (`Node::nudge`).
 //!
 //! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the
 //! waiter then goes to the *front* of the list.
