@@ -188,8 +188,8 @@ impl Model {
         Ok(())
     }
 
-    /// Of one item; `press`: it asks for what holds the bytes to be written.
-    fn add(&mut self, number: u64, press: bool) -> Result<(), AddReason> {
+    /// Of one item. Where bytes are short, what holds them is to be written.
+    fn add(&mut self, number: u64) -> Result<(), AddReason> {
         loop {
             let (reason, short) = match self.attempt(number) {
                 Ok(()) => return Ok(()),
@@ -198,7 +198,7 @@ impl Model {
             if reason != AddReason::Full {
                 return Err(reason);
             }
-            if short && press {
+            if short {
                 self.press_to = self.press_to.max(self.pushed);
             }
             match self.setup.policy {
@@ -217,9 +217,8 @@ impl Model {
     }
 
     fn add_many(&mut self, numbers: &[u64]) -> (usize, Option<AddReason>) {
-        let press = !matches!(self.setup.policy, WhenFull::Block | WhenFull::Reject);
         for (added, number) in numbers.iter().enumerate() {
-            if let Err(reason) = self.add(*number, press) {
+            if let Err(reason) = self.add(*number) {
                 return (added, Some(reason));
             }
         }
@@ -368,13 +367,13 @@ fn run(setup: Setup, ops: Vec<Op>) -> Result<(), TestCaseError> {
                     Op::Add => producer.add(number),
                     _ => producer.try_add(number),
                 };
-                let expected = model.add(number, true);
+                let expected = model.add(number);
                 prop_assert_eq!(added.map_err(|error| error.reason()), expected);
             }
             Op::AddWithAck => {
                 let number = new();
                 let added = producer.add_with_ack(number);
-                let expected = model.add(number, true);
+                let expected = model.add(number);
                 prop_assert_eq!(added.as_ref().map(drop).map_err(|e| e.reason()), expected);
                 acks.extend(added.ok().map(|ack| (number, ack)));
             }
@@ -401,7 +400,7 @@ fn run(setup: Setup, ops: Vec<Op>) -> Result<(), TestCaseError> {
                 *seen = wakes.count();
                 let polled = wakes.poll(add);
                 // Who sleeps and was not woken does not try.
-                let expected = if asleep { None } else { Some(model.add(number, true)) };
+                let expected = if asleep { None } else { Some(model.add(number)) };
                 let waits = model.setup.policy == WhenFull::Block;
                 match (polled, expected) {
                     (Poll::Pending, None) => {}
