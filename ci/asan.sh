@@ -55,4 +55,4 @@ fi
 say "AddressSanitizer finds what was planted; leaks are looked for: $leaks"
 
 export ASAN_OPTIONS="detect_leaks=$leaks:${ASAN_OPTIONS:-}"
-cargo +nightly test --locked --release --target "$host" -p sluicegate --test stress "$@"
+cargo +nightly test --locked --release --target "$host" -p sluicegate --test stress --test stress_producers --all-features "$@"

@@ -12,8 +12,7 @@ use crate::config::DropReason;
 /// `enqueued == flushed_ok + flushed_fail + dropped + unknown + in_flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Items taken in. Final once the engine is closed, but for adds that are just letting go of
-    /// their own item (`DropNewest`).
+    /// Items taken in. Final once the engine is closed.
     pub enqueued: u64,
     /// Items that the sink has taken.
     pub flushed_ok: u64,
@@ -52,7 +51,8 @@ pub struct Stats {
     pub queue_capacity: u64,
     /// An upper bound for the age of the oldest item in flight; `None` when there is none.
     pub oldest_age: Option<Duration>,
-    /// Bytes of the items in flight, where there is a `max_queue_bytes`; else 0.
+    /// Bytes of the items in flight, and for a moment of those being refused, where there is a
+    /// `max_queue_bytes`; else 0.
     pub queue_bytes: u64,
     /// Producers, threads and tasks, asleep because the queue is full.
     pub waiting_producers: usize,
@@ -188,6 +188,30 @@ impl Counter {
     }
 }
 
+/// A counter with an end: what it says after [`close`](Self::close) is its last word. All is in one
+/// word, so Relaxed does.
+#[derive(Debug, Default)]
+pub struct ClosingCounter(std::sync::atomic::AtomicU64);
+
+impl ClosingCounter {
+    const CLOSED: u64 = 1 << 63;
+
+    /// Adds 1, unless closed; says whether it did.
+    pub fn count(&self) -> bool {
+        let order = Ordering::Relaxed;
+        let next = |value| (value & Self::CLOSED == 0).then_some(value + 1);
+        self.0.fetch_update(order, order, next).is_ok()
+    }
+
+    pub fn close(&self) {
+        self.0.fetch_or(Self::CLOSED, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) & !Self::CLOSED
+    }
+}
+
 /// Longest duration told apart; longer ones count as this.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
@@ -254,4 +278,19 @@ impl Distribution {
 /// Saturates after 584 years.
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_counter_keeps_its_word() {
+        let counter = ClosingCounter::default();
+        assert!(counter.count() && counter.count());
+        counter.close();
+        assert!(!counter.count());
+        counter.close();
+        assert_eq!(counter.get(), 2);
+    }
 }

@@ -356,10 +356,11 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 if let Ok(done) = self.insist(offer) {
                     return done;
                 }
-                if let Some(entry) = offer.take() {
-                    self.shared.ledger.count_newest();
-                    self.let_go(entry, DropReason::Newest);
+                let Some(entry) = offer.take() else { return Ok(()) };
+                if !self.node().newest.count() {
+                    return Err(AddError::new(self.closed(), entry));
                 }
+                self.let_go(entry, DropReason::Newest);
                 return Ok(());
             }
             WhenFull::DropOldest => match self.evict_for(offer) {

@@ -25,9 +25,6 @@ pub struct Ledger<T, M: Mode<T> = Plain> {
     state: Mutex<State<T, M>>,
     /// A position was resolved, or a flusher has ended.
     changed: Condvar,
-    /// Items let go at the door. Read once for each tally, in which they count as enqueued and as
-    /// dropped.
-    newest: Counter,
     /// Adds that gave the item back because the queue was full.
     pub rejected: Counter,
     clock: Clock,
@@ -199,8 +196,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             telling: Vec::new(),
             counts,
         };
-        let (newest, rejected) = (Counter::new(0), Counter::new(0));
-        Self { state: Mutex::new(state), changed: Condvar::new(), newest, rejected, clock }
+        let rejected = Counter::new(0);
+        Self { state: Mutex::new(state), changed: Condvar::new(), rejected, clock }
     }
 
     /// A flusher is about to write what is left of a batch after `expired` items were taken out.
@@ -326,11 +323,6 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         state.telling.retain(|telling| *telling != position);
         state.counts.callback_panics += panics;
         self.changed(state);
-    }
-
-    /// An item was let go at the door.
-    pub fn count_newest(&self) {
-        self.newest.count();
     }
 
     pub fn count_callback_panics(&self, panics: u64) {
@@ -471,7 +463,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     }
 
     pub fn tally(&self, node: &Node<T, M>) -> Tally {
-        let newest = self.newest.get();
+        let newest = node.newest.get();
         if mutated("count_before_lock") {
             let enqueued = node.ring.pushed();
             return lock(&self.state).tally_of(enqueued, newest);
@@ -483,7 +475,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn stats(&self, node: &Node<T, M>) -> Stats {
         let state = lock(&self.state);
         let queue_depth = node.ring.len() as u64; // before the tally: what is queued is in flight
-        let newest = self.newest.get();
+        let newest = node.newest.get();
         let tally = state.tally(node, newest);
         let drops = Drops::new(newest, state.evicted, state.expired);
         let now = self.clock.now();

@@ -9,7 +9,7 @@ use crate::config::WhenFull;
 use crate::mode::{Mode, Plain, RunRefused, Tag};
 use crate::ring::{PopError, Ring, RunError, generation, in_child};
 use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause, sleep};
-use crate::telemetry::{Counter, nanos};
+use crate::telemetry::{ClosingCounter, Counter, nanos};
 use crate::wait::{Budget, Charge, WaitList, Wake};
 
 /// A wait this short would have been worth spinning for; see `docs/decisions/0007-spin-budgets.md`.
@@ -66,6 +66,9 @@ pub struct Node<T, M: Mode<T> = Plain> {
     pub oldest: Counter,
     pub parks: Counter,
     pub stalls: Counter,
+    /// Items let go at the door. Read once for each tally, in which they count as enqueued and as
+    /// dropped.
+    pub newest: ClosingCounter,
 }
 
 /// What only the holder of the lease touches.
@@ -113,6 +116,7 @@ impl<T, M: Mode<T>> Node<T, M> {
             oldest: Counter::new(0),
             parks: Counter::new(0),
             stalls: Counter::new(0),
+            newest: ClosingCounter::default(),
         }
     }
 
@@ -206,6 +210,7 @@ impl<T, M: Mode<T>> Node<T, M> {
     /// ever added.
     pub fn close(&self) -> u64 {
         let pushed = self.ring.close();
+        self.newest.close();
         if !mutated("close_no_wake") {
             self.wake.demand(&self.ring, u64::MAX);
         }
