@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves that the stress test touches no memory that is not its own and leaks nothing: AddressSanitizer and
-# LeakSanitizer over tests/stress.rs, optimised, with debug assertions and overflow checks.
+# Proves that the stress tests touch no memory that is not their own and leak nothing: AddressSanitizer and
+# LeakSanitizer over tests/stress.rs and tests/stress_producers.rs, optimised, with debug assertions and overflow checks.
 #
 # Needs a nightly toolchain. Without one it says so and succeeds, so that `make test` runs on stable alone; with CI
 # set it fails, because there the proof is owed.
