@@ -23,7 +23,8 @@
 //! would pass for ever; when it got faster, the new one was measured with a queue. So after
 //! [`BASE_FOR`] it is measured anew, with the limit lowered for a round to what is thought not to
 //! be in the queue, and one in [`PROBE_STEP`] less. Had there been no queue, that makes no write
-//! faster; if it does, there was one still, and the next round goes lower.
+//! faster; if it does, there was one still, and the limit stays there while the next round goes
+//! lower.
 //!
 //! **Not promised.** Below `min` the sink's own queue cannot be drained, so a `min` that is more
 //! than the sink can do stays unnoticed.
@@ -248,7 +249,7 @@ impl Limiter {
         let fell = self.base.is_some_and(|base| found.mean < base.mean * half_way);
         (self.base, self.below) = (Some(found), None);
         if fell && self.limit > self.settings.min {
-            return self.probe(back_to, self.limit, in_flight);
+            return self.probe(self.limit, self.limit, in_flight); // more only made a queue
         }
         self.phase = Phase::Steady;
         self.set(back_to, in_flight);

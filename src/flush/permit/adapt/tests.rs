@@ -202,6 +202,22 @@ fn a_base_that_is_out_of_date_does_not_stick() {
     assert!(*faster.start() >= 7 && *faster.end() <= 12, "{faster:?}");
 }
 
+#[test]
+fn one_look_lower_is_enough_to_find_the_end_of_a_long_queue() {
+    let mut model = Model::new(4, Adaptive::default());
+    // As if nothing but the queue of 32 writes had ever been seen.
+    let base = Base { mean: 0.080, spread: 0.0, since: model.start };
+    let limiter = &mut model.limiter;
+    (limiter.limit, limiter.phase, limiter.base) = (32, Phase::Steady, Some(base));
+    model.run(9 * SECOND);
+    assert!(model.limiter.limit() >= 32, "it passes for the latency without a queue");
+    model.run(5 * SECOND);
+    let found = model.limiter.base.unwrap().mean;
+    assert!((found - 0.010).abs() < 0.001, "{found} s");
+    let limits = limits(&model.run(10 * SECOND)[SETTLE..]);
+    assert!(*limits.start() >= 3 && *limits.end() <= 6, "{limits:?}");
+}
+
 /// A queue that is there all the time would otherwise become the base, and then the next one.
 #[test]
 fn the_limit_does_not_creep_up_in_ten_minutes() {
