@@ -1,6 +1,6 @@
 # Each target is a thin call of a script in ci/, so that people and CI run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all loom shuttle asan bench paired deny docs miri
+.PHONY: help demo test check all loom shuttle asan bench paired deny docs miri plots
 
 FILE ?=
 ARGS ?=
@@ -43,3 +43,6 @@ docs: ## the book, into target/book
 
 miri: ## unit tests of the ring under Miri, where it is installed
 	@ci/miri.sh $(ARGS)
+
+plots: ## the figures of docs/failure: tables from simulations, drawn as SVG
+	@ci/plots.sh

@@ -204,6 +204,15 @@ pub enum ConfigError {
         /// What was asked for.
         got: usize,
     },
+    /// A value that cannot be worked with.
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// What was asked for.
+        got: String,
+        /// What can be.
+        allowed: &'static str,
+    },
 }
 
 impl ConfigError {
@@ -213,7 +222,7 @@ impl ConfigError {
         match self {
             Self::QueueDepth { .. } => "queue_depth",
             Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
-            Self::Zero { key } => key,
+            Self::Zero { key } | Self::OutOfRange { key, .. } => key,
             Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
             Self::QueueBytesWithoutWeight => "max_queue_bytes",
             Self::LongDelay { .. } => "max_batch_delay",
@@ -255,6 +264,7 @@ impl fmt::Display for ConfigError {
                  {LONG_DELAY:?} or set allow_long_delay"
             ),
             Self::Flushers { got } => write!(f, "{got} is not within 1..={FLUSHERS_MAX}"),
+            Self::OutOfRange { got, allowed, .. } => write!(f, "{got} is not {allowed}"),
         }
     }
 }

@@ -42,6 +42,7 @@ pub use engine::{
     Shutdown, ShutdownAsync, Stuck,
 };
 pub use error::{AddError, AddManyError, AddReason, FlushError, SpawnError};
+pub use flush::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use flush::{DroppedItem, FailedItem};
 
 pub use mode::{Mode, Plain, Tracked};

@@ -14,6 +14,8 @@
 mod flusher;
 mod ledger;
 mod node;
+#[allow(dead_code)] // until the flushers ask it
+mod permit;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 pub use flusher::{FlusherThread, Opened};
 pub use ledger::{Activity, Ledger, Resolution};
 pub use node::{Admission, Lease, Node, Turn};
+pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use write::Writer;
 
 use crate::ack::{AckError, AckReason};
