@@ -23,12 +23,12 @@ mod guard;
 mod mode;
 #[allow(unsafe_code)]
 pub mod ring;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod seeded;
 pub mod sink;
 mod sync;
 mod telemetry;
-#[cfg(test)]
-#[cfg(not(any(loom, shuttle)))]
-mod testing;
 mod wait;
 
 pub use ack::{Ack, AckError, AckReason, Receipt};
