@@ -8,7 +8,10 @@
 //! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
 //! | [`Stats`], [`Tally`] | where the items are |
 //! | [`ring`] | the queue alone |
-
+#![cfg_attr(
+    all(feature = "testing", not(any(loom, shuttle))),
+    doc = "| [`testing`] | for tests of sinks, and of what is built on them |"
+)]
 #![cfg_attr(any(loom, shuttle), allow(missing_docs, missing_debug_implementations))]
 
 mod ack;
@@ -29,6 +32,9 @@ mod seeded;
 pub mod sink;
 mod sync;
 mod telemetry;
+#[cfg(feature = "testing")]
+#[cfg(not(any(loom, shuttle)))]
+pub mod testing;
 mod wait;
 
 pub use ack::{Ack, AckError, AckReason, Receipt};
