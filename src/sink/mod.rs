@@ -191,6 +191,12 @@ impl WriteContext<'_> {
         WriteContext { flusher: self.flusher, clock: self.clock, deadline: self.deadline, failed }
     }
 
+    /// With another deadline.
+    pub(crate) fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     pub(crate) fn has_test_clock(&self) -> bool {
         matches!(self.clock, Clock::Test(_))
     }

@@ -2,12 +2,14 @@
 //!
 //! | you have | you want |
 //! |---|---|
+//! | a sink of your own | [`conformance`]: does it keep to what the engine relies on? |
 //! | a program with an engine in it | [`Faults`]: errors, hangs and panics, planned, and the same for the same seed |
 //! | a test that looks at what was written | [`Recorder`] |
 //! | a test in which a sink must wait | [`Gate`] |
 //!
 //! Not for production: what is here may panic, which is what a test wants of it.
 
+pub mod conformance;
 mod fault_sink;
 mod faults;
 mod gate;
