@@ -113,6 +113,13 @@ impl<T> Batch<T> {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// The same batch, as far as its sink can see, with these items of it.
+    #[cfg(feature = "testing")]
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) fn part(&self, items: Vec<T>) -> Self {
+        Self { items, ..*self }
+    }
 }
 
 impl<T> std::ops::Deref for Batch<T> {

@@ -8,7 +8,10 @@
 //! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
 //! | [`Stats`], [`Tally`] | where the items are |
 //! | [`ring`] | the queue alone |
-
+#![cfg_attr(
+    all(feature = "testing", not(any(loom, shuttle))),
+    doc = "| [`testing`] | for tests of sinks, and of what is built on them |"
+)]
 #![cfg_attr(any(loom, shuttle), allow(missing_docs, missing_debug_implementations))]
 
 mod ack;
@@ -23,12 +26,15 @@ mod guard;
 mod mode;
 #[allow(unsafe_code)]
 pub mod ring;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod seeded;
 pub mod sink;
 mod sync;
 mod telemetry;
-#[cfg(test)]
+#[cfg(feature = "testing")]
 #[cfg(not(any(loom, shuttle)))]
-mod testing;
+pub mod testing;
 mod wait;
 
 pub use ack::{Ack, AckError, AckReason, Receipt};

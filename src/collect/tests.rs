@@ -11,7 +11,7 @@ use super::*;
 use crate::batch::FlushReason;
 use crate::config::FlushWhen;
 use crate::ring::Run;
-use crate::testing::runner;
+use crate::seeded::runner;
 
 /// On an item of this weight the weight function panics.
 const BOMB: usize = usize::MAX;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use super::*;
-use crate::testing::runner;
+use crate::seeded::runner;
 
 /// Twice this is 0: words wrap here.
 const WRAP: u64 = 1 << 63;

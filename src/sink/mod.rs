@@ -182,3 +182,22 @@ impl<'a> WriteContext<'a> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(self.now()))
     }
 }
+
+#[cfg(feature = "testing")]
+#[cfg(not(any(loom, shuttle)))]
+impl WriteContext<'_> {
+    /// What the engine says, for a sink behind another one: its marks go to that one first.
+    pub(crate) fn part<'b>(&'b self, failed: &'b mut Vec<(usize, WriteError)>) -> WriteContext<'b> {
+        WriteContext { flusher: self.flusher, clock: self.clock, deadline: self.deadline, failed }
+    }
+
+    /// With another deadline.
+    pub(crate) fn until(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    pub(crate) fn has_test_clock(&self) -> bool {
+        matches!(self.clock, Clock::Test(_))
+    }
+}

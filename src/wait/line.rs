@@ -113,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::runner;
+    use crate::seeded::runner;
 
     #[derive(Clone, Debug)]
     enum Op {

@@ -79,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::runner;
+    use crate::seeded::runner;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -245,7 +245,7 @@ mod tests {
     use proptest::test_runner::TestCaseError;
 
     use super::*;
-    use crate::testing::runner;
+    use crate::seeded::runner;
 
     fn budget(budget: f64, floor: f64, now: Instant) -> RetryBudget {
         RetryBudget::new(&Retry::default().budget(budget).budget_floor(floor), now)

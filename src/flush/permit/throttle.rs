@@ -154,7 +154,7 @@ mod tests {
     use proptest::test_runner::TestCaseError;
 
     use super::*;
-    use crate::testing::runner;
+    use crate::seeded::runner;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof};
 
 use super::*;
-use crate::testing::runner;
+use crate::seeded::runner;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Randomised tests that can be run again: each prints its seed, and `SLUICEGATE_SEED=` brings it
-//! back.
+//! Randomised unit tests that can be run again: each prints its seed, and `SLUICEGATE_SEED=` brings
+//! it back.
 
 use std::time::SystemTime;
 
