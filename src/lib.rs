@@ -46,7 +46,8 @@ pub use flush::{DroppedItem, FailedItem};
 
 pub use mode::{Mode, Plain, Tracked};
 pub use sink::{
-    Applied, BoxError, Class, Flusher, Sink, SinkFactory, SinkLimits, WriteContext, WriteError,
+    Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
+    WriteError,
 };
 pub use telemetry::{Drops, DurationSummary, FlushReasons, Stats, Summary, Tally};
 
