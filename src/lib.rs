@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Batcher`], [`Builder`], [`Producer`], [`Shutdown`] | the engine |
 //! | [`Sink`], [`sink`] | where batches go: the trait, a closure, files, nowhere |
+//! | [`Dead`], [`sink::DeadLetterFile`] | what the sink will never take, and a file for it |
 //! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
 //! | [`Stats`], [`Tally`] | where the items are |
 //! | [`ring`] | the queue alone |

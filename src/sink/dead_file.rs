@@ -53,11 +53,7 @@ const DEFAULT_ROTATE_AT: u64 = 64 << 20;
 pub struct DeadLetterFile<T, F> {
     encode: F,
     json: bool,
-    rotate_at: u64,
-    keep: Option<usize>,
-    path: PathBuf,
-    /// None after a failure to open a new file; the next batch tries again.
-    file: Option<Destination<File>>,
+    place: Place,
     ids: Ids,
     lines: LineBuffer,
     /// An item as its encoder gave it, before it goes into the line.
@@ -76,14 +72,11 @@ where
     /// Whatever opening or locking failed with; [`ErrorKind::WouldBlock`] when another sink or
     /// process holds the file.
     pub fn open(path: impl AsRef<Path>, encode: F) -> io::Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        let (path, rotate_at) = (path.as_ref().to_path_buf(), DEFAULT_ROTATE_AT);
         Ok(Self {
             encode,
             json: false,
-            rotate_at: DEFAULT_ROTATE_AT,
-            keep: None,
-            file: Some(open_file(&path)?),
-            path,
+            place: Place { file: Some(open_file(&path)?), path, rotate_at, keep: None },
             ids: Ids::new(),
             lines: LineBuffer::default(),
             encoded: Vec::new(),
@@ -105,7 +98,7 @@ where
     /// otherwise. A batch is never split, so a file may be larger when one batch is.
     #[must_use]
     pub fn rotate_at(mut self, bytes: u64) -> Self {
-        self.rotate_at = bytes;
+        self.place.rotate_at = bytes;
         self
     }
 
@@ -113,7 +106,7 @@ where
     /// is lost that nobody has looked at.
     #[must_use]
     pub fn keep(mut self, files: usize) -> Self {
-        self.keep = Some(files);
+        self.place.keep = Some(files);
         self
     }
 }
@@ -127,33 +120,26 @@ where
         batch: &Batch<Dead<T>>,
         cx: &mut WriteContext<'_>,
     ) -> Result<(), WriteError> {
-        let Self { encode, json, ids, encoded, lines, .. } = self;
+        let Self { encode, json, place, ids, lines, encoded, .. } = self;
         let lines = lines.fill(batch, cx, |dead, out| {
             encoded.clear();
             encode(&dead.item, encoded)?;
             write_line(dead, encoded, *json, &ids.next(), out)
         });
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let mut place =
-            Place { path: &self.path, rotate_at: self.rotate_at, keep: self.keep, file: None };
-        place.file = self.file.take();
-        let written = place.append(lines);
-        self.file = place.file;
-        written
+        if lines.is_empty() { Ok(()) } else { place.append(lines) }
     }
 }
 
 /// The file and where it is.
-struct Place<'a> {
-    path: &'a Path,
+struct Place {
+    path: PathBuf,
     rotate_at: u64,
     keep: Option<usize>,
+    /// None after a failure to open a new file; the next batch tries again.
     file: Option<Destination<File>>,
 }
 
-impl Place<'_> {
+impl Place {
     fn append(&mut self, lines: &[u8]) -> Result<(), WriteError> {
         let file = self.ready(lines.len() as u64).map_err(WriteError::transient)?;
         let before = file.writer.length().map_err(WriteError::transient)?;
@@ -170,7 +156,7 @@ impl Place<'_> {
     fn ready(&mut self, more: u64) -> io::Result<&mut Destination<File>> {
         if let Some(file) = &self.file {
             let length = file.writer.length()?;
-            if !is_at(&file.writer, self.path) {
+            if !is_at(&file.writer, &self.path) {
                 self.file = None;
             } else if length > 0 && length.saturating_add(more) > self.rotate_at {
                 self.rotate();
@@ -178,7 +164,7 @@ impl Place<'_> {
         }
         match &mut self.file {
             Some(file) => Ok(file),
-            none => Ok(none.insert(open_file(self.path)?)),
+            none => Ok(none.insert(open_file(&self.path)?)),
         }
     }
 
@@ -194,18 +180,18 @@ impl Place<'_> {
     }
 
     fn rename(&self) -> io::Result<()> {
-        let numbered = numbered_files(self.path)?;
+        let numbered = numbered_files(&self.path)?;
         let number = numbered.last().map_or(1, |(number, _)| number.saturating_add(1));
-        fs::rename(self.path, numbered_path(self.path, number))?;
+        fs::rename(&self.path, numbered_path(&self.path, number))?;
         let too_many = match self.keep {
             Some(keep) => (numbered.len() + 1).saturating_sub(keep),
             None => 0,
         };
-        let newest = (number, numbered_path(self.path, number));
+        let newest = (number, numbered_path(&self.path, number));
         for (_, path) in numbered.iter().chain([&newest]).take(too_many) {
             fs::remove_file(path)?;
         }
-        sync_folder(self.path)
+        sync_folder(&self.path)
     }
 }
 
@@ -384,10 +370,10 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
 impl<T, F> fmt::Debug for DeadLetterFile<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLetterFile")
-            .field("path", &self.path)
+            .field("path", &self.place.path)
             .field("json", &self.json)
-            .field("rotate_at", &self.rotate_at)
-            .field("keep", &self.keep)
+            .field("rotate_at", &self.place.rotate_at)
+            .field("keep", &self.place.keep)
             .finish_non_exhaustive()
     }
 }

@@ -235,7 +235,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 impl RunArgs {
     /// What `sluicegate run --to` has by default, for commands that write as it does.
-    pub(crate) fn to(target: Target) -> Result<Self, Failure> {
+    pub(crate) fn writing_to(target: Target) -> Result<Self, Failure> {
         match Cli::try_parse_from(["sluicegate", "run", "--to", "null"]).map(|cli| cli.command) {
             Ok(Command::Run(args)) => Ok(Self { to: target, ..*args }),
             Ok(_) => Err(Failure::usage("--to", "leads nowhere")),

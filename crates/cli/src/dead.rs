@@ -85,7 +85,7 @@ mod tests {
     fn kept(name: &str, format: Format, columns: &str, items: Vec<Item>) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
-        let mut args = RunArgs::to(Target::Null).unwrap();
+        let mut args = RunArgs::writing_to(Target::Null).unwrap();
         args.format = format;
         args.columns =
             columns.split(',').filter(|c| !c.is_empty()).map(|c| c.parse().unwrap()).collect();
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        let args = RunArgs::to(Target::Null).unwrap();
+        let args = RunArgs::writing_to(Target::Null).unwrap();
         for name in ["dead", "dead.json", "dead.csv"] {
             let error = open(Path::new(name), &args).err().unwrap().to_string();
             assert!(error.starts_with("--dead-letters: expected"), "{error}");

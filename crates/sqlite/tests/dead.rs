@@ -206,26 +206,22 @@ fn a_letter_is_replayed_once_into_the_same_file_or_another() {
 
 #[test]
 fn a_letter_that_is_refused_takes_no_other_with_it_and_can_be_tried_again() {
+    let unique = "CREATE TABLE items (n INTEGER UNIQUE ON CONFLICT";
     let schemas = [
-        ("CREATE TABLE items (n INTEGER CHECK (n <> 2))", "DROP TABLE items"),
-        (
-            "CREATE TABLE items (n INTEGER UNIQUE ON CONFLICT ROLLBACK); INSERT INTO items VALUES (2)",
-            "DROP TABLE items",
-        ),
-        (
-            "CREATE TABLE items (n INTEGER UNIQUE ON CONFLICT IGNORE); INSERT INTO items VALUES (2)",
-            "DROP TABLE items",
-        ),
+        ("CREATE TABLE items (n INTEGER CHECK (n <> 2))".to_owned(), "DROP TABLE items"),
+        (format!("{unique} ROLLBACK); INSERT INTO items VALUES (2)"), "DROP TABLE items"),
+        (format!("{unique} IGNORE); INSERT INTO items VALUES (2)"), "DROP TABLE items"),
         (
             "CREATE TABLE good (n INTEGER PRIMARY KEY); INSERT INTO good VALUES (0), (1), (3);
-          CREATE TABLE items (n INTEGER REFERENCES good DEFERRABLE INITIALLY DEFERRED)",
+             CREATE TABLE items (n INTEGER REFERENCES good DEFERRABLE INITIALLY DEFERRED)"
+                .to_owned(),
             "DROP TABLE items; DROP TABLE good",
         ),
     ];
     for (schema, undo) in schemas {
         let place = Place::new();
         numbers(&place, 0..4);
-        place.connect("other.db").execute_batch(schema).unwrap();
+        place.connect("other.db").execute_batch(&schema).unwrap();
         let mut first = replayer(&place, "other.db");
         assert_eq!(replay(&mut first, &place.letters()), [3, 0, 1], "{schema}");
         drop(first);

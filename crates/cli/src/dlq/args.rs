@@ -84,7 +84,7 @@ pub(crate) struct ReplayArgs {
 impl ReplayArgs {
     /// The run that would write the same way.
     pub(crate) fn run_args(&self) -> Result<RunArgs, Failure> {
-        let mut args = RunArgs::to(self.to.clone())?;
+        let mut args = RunArgs::writing_to(self.to.clone())?;
         args.table.clone_from(&self.table);
         args.columns.clone_from(&self.columns);
         args.format = self.format;

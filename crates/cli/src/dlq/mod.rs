@@ -28,10 +28,18 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Runs; returns the exit status.
 pub(crate) fn command(command: &DlqCommand) -> Result<u8, Failure> {
     match command {
-        DlqCommand::Ls(args) => show::ls(args),
-        DlqCommand::Show(args) => show::show(args),
+        DlqCommand::Ls(args) => or_enough(show::ls(args)),
+        DlqCommand::Show(args) => or_enough(show::show(args)),
         DlqCommand::Replay(args) => replay::replay(args),
         DlqCommand::Purge(args) => purge(args),
+    }
+}
+
+/// Who closes the pipe (`| head -1`) has seen enough.
+fn or_enough(shown: Result<u8, Failure>) -> Result<u8, Failure> {
+    match shown {
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        other => other,
     }
 }
 

@@ -28,20 +28,21 @@ struct Group<'a> {
     class: &'a str,
     error: &'a str,
     count: u64,
-    replayed: u64,
+    /// None where that is not known: an NDJSON file has no marks.
+    replayed: Option<u64>,
     first_ms: i64,
     last_ms: i64,
     last_minute: u64,
     last_hour: u64,
 }
 
-impl<'a> From<&'a DeadGroup> for Group<'a> {
-    fn from(group: &'a DeadGroup) -> Self {
+impl<'a> Group<'a> {
+    fn new(group: &'a DeadGroup, has_marks: bool) -> Self {
         Self {
             class: &group.class,
             error: &group.error,
             count: group.count,
-            replayed: group.replayed,
+            replayed: has_marks.then_some(group.replayed),
             first_ms: group.first_ms,
             last_ms: group.last_ms,
             last_minute: group.last_minute,
@@ -82,10 +83,11 @@ pub(crate) fn ls(args: &LsArgs) -> Result<u8, Failure> {
             (group(&source, &mut pages, now)?, pages.bad)
         }
     };
+    let has_marks = matches!(source, Source::Sqlite(_));
     let letters = groups.iter().map(|group| group.count).sum();
+    let groups: Vec<_> = groups.iter().map(|group| Group::new(group, has_marks)).collect();
     let mut out = io::stdout().lock();
     if args.json {
-        let groups = groups.iter().map(Group::from).collect();
         serde_json::to_writer(&mut out, &Listing { letters, bad, groups })
             .map_err(io::Error::from)?;
         writeln!(out)?;
@@ -114,7 +116,7 @@ fn group(source: &Source, pages: &mut Pages, now: SystemTime) -> Result<Vec<Dead
     Ok(groups)
 }
 
-fn table(groups: &[DeadGroup], letters: u64, out: &mut impl Write) -> io::Result<()> {
+fn table(groups: &[Group<'_>], letters: u64, out: &mut impl Write) -> io::Result<()> {
     let head = ["count", "replayed", "in 1 min", "in 1 h"];
     let [count, replayed, minute, hour] = head;
     writeln!(
@@ -127,13 +129,13 @@ fn table(groups: &[DeadGroup], letters: u64, out: &mut impl Write) -> io::Result
             out,
             "{:>10} {:>10} {:>9} {:>9}  {:20}  {:20}  {:12}  {}",
             grouped(group.count),
-            grouped(group.replayed),
+            group.replayed.map_or("?".to_owned(), grouped),
             grouped(group.last_minute),
             grouped(group.last_hour),
             time(group.first_ms),
             time(group.last_ms),
             group.class,
-            brief(&group.error)
+            brief(group.error)
         )?;
     }
     writeln!(out, "{} letters, {} errors", grouped(letters), grouped(groups.len() as u64))
