@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 pub struct BatchId(pub(crate) u64);
 
 impl BatchId {
+    /// The name with this number, as a store or a test has it; the engine counts its own.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     /// The number of the batch.
     #[must_use]
     pub fn get(self) -> u64 {

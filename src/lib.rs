@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Batcher`], [`Builder`], [`Producer`], [`Shutdown`] | the engine |
 //! | [`Sink`], [`sink`] | where batches go: the trait, a closure, files, nowhere |
+//! | [`Dead`], [`sink::DeadLetterFile`] | what the sink will never take, and a file for it |
 //! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
 //! | [`Stats`], [`Tally`] | where the items are |
 //! | [`ring`] | the queue alone |
@@ -53,7 +54,8 @@ pub use flush::{DroppedItem, FailedItem};
 
 pub use mode::{Mode, Plain, Tracked};
 pub use sink::{
-    Applied, BoxError, Class, Flusher, Sink, SinkFactory, SinkLimits, WriteContext, WriteError,
+    Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
+    WriteError,
 };
 pub use telemetry::{Drops, DurationSummary, FlushReasons, Stats, Summary, Tally};
 

@@ -24,6 +24,10 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class, in one fixed order.
+    pub const ALL: [Self; 5] =
+        [Self::Transient, Self::Permanent, Self::TooLarge, Self::Throttled, Self::Disconnected];
+
     /// The name used in metrics and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -44,6 +48,17 @@ pub enum Applied {
     Nothing,
     /// It cannot be known whether they took effect: the items count as `unknown`.
     Unknown,
+}
+
+impl Applied {
+    /// The name used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why a write failed, and what may have taken effect all the same.
@@ -99,6 +114,12 @@ impl WriteError {
     #[must_use]
     pub fn applied(mut self, applied: Applied) -> Self {
         self.applied = applied;
+        self
+    }
+
+    /// The same error as another class: where the caller knows better whether it may go away.
+    pub(super) fn with_class(mut self, class: Class) -> Self {
+        self.class = class;
         self
     }
 

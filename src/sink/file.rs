@@ -67,15 +67,9 @@ where
     /// Whatever opening, locking or ending the last line failed with; [`ErrorKind::WouldBlock`]
     /// when another sink or process holds the file.
     pub fn open(path: impl AsRef<Path>, encode: F) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).create(true).open(path.as_ref())?;
-        let can_truncate = file.metadata()?.is_file();
-        if can_truncate {
-            lock_file(&file)?;
-            end_torn_line(path.as_ref(), &mut file)?;
-        }
-        let destination = Destination { writer: file, can_truncate, torn: false };
+        let file = OpenOptions::new().append(true).create(true).open(path.as_ref())?;
         Ok(Self {
-            shared: Arc::new(Mutex::new(destination)),
+            shared: Arc::new(Mutex::new(Destination::of(file, path.as_ref())?)),
             lines: Lines::new(encode),
             fsync: false,
         })
@@ -163,13 +157,13 @@ where
 /// The encoder and the buffer it fills, one per flusher.
 struct Lines<T, F> {
     encode: F,
-    buffer: Vec<u8>,
+    buffer: LineBuffer,
     item: PhantomData<fn(&T)>,
 }
 
 impl<T, F> Lines<T, F> {
     fn new(encode: F) -> Self {
-        Self { encode, buffer: Vec::new(), item: PhantomData }
+        Self { encode, buffer: LineBuffer::default(), item: PhantomData }
     }
 }
 
@@ -178,30 +172,59 @@ where
     F: Fn(&T, &mut Vec<u8>) -> Result<(), BoxError>,
 {
     fn encode(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> &[u8] {
-        if self.buffer.capacity() > BUFFER_KEPT && self.buffer.len() < self.buffer.capacity() / 4 {
-            self.buffer = Vec::new();
+        self.buffer.fill(batch, cx, &self.encode)
+    }
+}
+
+/// The lines of a batch, in a buffer that is kept.
+#[derive(Default)]
+pub(super) struct LineBuffer(Vec<u8>);
+
+impl LineBuffer {
+    /// A line for each item that `encode` takes; the others have failed, each alone.
+    pub(super) fn fill<T>(
+        &mut self,
+        batch: &Batch<T>,
+        cx: &mut WriteContext<'_>,
+        mut encode: impl FnMut(&T, &mut Vec<u8>) -> Result<(), BoxError>,
+    ) -> &[u8] {
+        let lines = &mut self.0;
+        if lines.capacity() > BUFFER_KEPT && lines.len() < lines.capacity() / 4 {
+            *lines = Vec::new();
         }
-        self.buffer.clear();
+        lines.clear();
         for (index, item) in batch.iter().enumerate() {
-            let start = self.buffer.len();
-            match (self.encode)(item, &mut self.buffer) {
-                Ok(()) => self.buffer.push(b'\n'),
+            let start = lines.len();
+            match encode(item, lines) {
+                Ok(()) => lines.push(b'\n'),
                 Err(error) => {
-                    self.buffer.truncate(start);
+                    lines.truncate(start);
                     cx.fail(index, WriteError::permanent(error));
                 }
             }
         }
-        &self.buffer
+        lines
     }
 }
 
 /// What all clones of a sink write to.
-struct Destination<W> {
-    writer: W,
+pub(super) struct Destination<W> {
+    pub(super) writer: W,
     can_truncate: bool,
     /// The last write ended inside a line and could not be cut back.
     torn: bool,
+}
+
+impl Destination<File> {
+    /// Takes over a file opened for appending; a regular one is locked, and its last line ended.
+    pub(super) fn of(mut file: File, path: &Path) -> io::Result<Self> {
+        let can_truncate = file.metadata()?.is_file();
+        if can_truncate {
+            lock_file(&file)?;
+            end_torn_line(path, &mut file)?;
+        }
+        Ok(Self { writer: file, can_truncate, torn: false })
+    }
 }
 
 impl<W: Write> Destination<W> {
@@ -220,7 +243,7 @@ impl<W: Write> Destination<W> {
 }
 
 impl<W: Write + Truncate> Destination<W> {
-    fn append(&mut self, lines: &[u8]) -> Result<(), WriteError> {
+    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), WriteError> {
         // Asked each time: whoever rotates logs may have truncated the file since the last batch.
         let before = if self.can_truncate { self.writer.length().map_err(classify)? } else { 0 };
         let Err((error, written)) = self.write_lines(lines) else { return Ok(()) };
@@ -236,7 +259,7 @@ impl<W: Write + Truncate> Destination<W> {
 }
 
 /// What cutting back needs; a trait so that tests can make it fail.
-trait Truncate {
+pub(super) trait Truncate {
     fn length(&self) -> io::Result<u64>;
     fn truncate(&mut self, length: u64) -> io::Result<()>;
 }

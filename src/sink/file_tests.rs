@@ -223,9 +223,9 @@ fn a_writer_cannot_be_cut_back_and_a_closed_pipe_is_disconnected() {
 fn the_buffer_is_reused() {
     let mut sink = WriterSink::new(io::sink(), encode);
     write(&mut sink, &["abcdefgh"; 64]).0.unwrap();
-    let (pointer, capacity) = (sink.lines.buffer.as_ptr(), sink.lines.buffer.capacity());
+    let (pointer, capacity) = (sink.lines.buffer.0.as_ptr(), sink.lines.buffer.0.capacity());
     for _ in 0..10 {
         write(&mut sink, &["abcdefgh"; 64]).0.unwrap();
     }
-    assert_eq!((sink.lines.buffer.as_ptr(), sink.lines.buffer.capacity()), (pointer, capacity));
+    assert_eq!((sink.lines.buffer.0.as_ptr(), sink.lines.buffer.0.capacity()), (pointer, capacity));
 }

@@ -5,12 +5,16 @@
 //! be `!Send`. It *borrows* each batch: whatever goes wrong in `write`, the engine still has the
 //! items.
 
+mod dead;
+mod dead_file;
 mod error;
 mod file;
 mod simple;
 
 use std::time::{Duration, Instant};
 
+pub use dead::Dead;
+pub use dead_file::{DeadLetterFile, dead_letter_files};
 pub use error::{Applied, BoxError, Class, WriteError};
 pub use file::{FileSink, WriterSink};
 

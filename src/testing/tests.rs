@@ -12,7 +12,7 @@ const LEFT: Duration = Duration::from_millis(2);
 fn write(faults: &Faults<u64>, clock: &Clock, store: &Recorder<u64>) -> Result<(), WriteError> {
     let now = clock.now();
     let batch = Batch {
-        id: BatchId(1),
+        id: BatchId::new(1),
         reason: FlushReason::Shutdown,
         bytes: 0,
         items: vec![1],

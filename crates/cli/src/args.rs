@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicegate_sqlite::Affinity;
 
+use crate::dlq::args::DlqCommand;
 use crate::run::Failure;
 use crate::units::parse_bytes;
 
@@ -33,6 +34,12 @@ pub(crate) enum Command {
     /// options, 128 plus the signal's number when a second SIGINT, SIGTERM or SIGHUP has cut the
     /// drain short.
     Run(Box<RunArgs>),
+    /// Looks into dead letters, replays them, and deletes them.
+    ///
+    /// Exit status: 0 if all went well, 1 if a letter was not replayed or a line could not be read,
+    /// 2 for a mistake in the options.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Shows what batching is worth, with a million made-up audit events or a file of one's own.
     Demo(DemoArgs),
     /// Prints made-up audit events as NDJSON; the same ones for the same seed.
@@ -227,6 +234,15 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RunArgs {
+    /// What `sluicegate run --to` has by default, for commands that write as it does.
+    pub(crate) fn writing_to(target: Target) -> Result<Self, Failure> {
+        match Cli::try_parse_from(["sluicegate", "run", "--to", "null"]).map(|cli| cli.command) {
+            Ok(Command::Run(args)) => Ok(Self { to: target, ..*args }),
+            Ok(_) => Err(Failure::usage("--to", "leads nowhere")),
+            Err(error) => Err(Failure::usage("--to", error)),
+        }
+    }
+
     /// The file that is written to, if it is one.
     pub(crate) fn target(&self) -> Option<&Path> {
         match &self.to {

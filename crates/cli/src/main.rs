@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod dead;
 mod demo;
+mod dlq;
 mod events;
 mod gate;
 mod input;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Run(args) => run::command(&args),
+        Command::Dlq(command) => dlq::command(&command),
         Command::Demo(args) => demo::command(&args),
         Command::DemoEvents(args) => events::command(&args),
     };

@@ -56,8 +56,9 @@ fn file(path: PathBuf, args: &RunArgs) -> Factory {
     })
 }
 
-fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
-    let mut options = SqliteOptions::new(&path).synchronous(match args.synchronous {
+/// The table to write to.
+pub(crate) fn sqlite_options(path: &Path, args: &RunArgs) -> SqliteOptions {
+    let mut options = SqliteOptions::new(path).synchronous(match args.synchronous {
         None | Some(SynchronousArg::Full) => Synchronous::Full,
         Some(SynchronousArg::Normal) => Synchronous::Normal,
         Some(SynchronousArg::Off) => Synchronous::Off,
@@ -69,6 +70,11 @@ fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
         let column = |c: &ColumnArg| Column::new(&c.name).affinity(c.affinity);
         options = options.columns(args.columns.iter().map(column));
     }
+    options
+}
+
+fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
+    let options = sqlite_options(&path, args);
     let table = args.table.clone();
     Box::new(move |_| {
         let sink =
@@ -77,7 +83,7 @@ fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
     })
 }
 
-fn at_fault(error: &OpenError, path: &Path, table: Option<&str>) -> Failure {
+pub(crate) fn at_fault(error: &OpenError, path: &Path, table: Option<&str>) -> Failure {
     match error {
         OpenError::Name { name, .. } if Some(name.as_str()) == table => {
             Failure::usage("--table", error)
@@ -90,7 +96,7 @@ fn at_fault(error: &OpenError, path: &Path, table: Option<&str>) -> Failure {
 }
 
 /// Binds an item's cells.
-struct Cells;
+pub(crate) struct Cells;
 
 impl BindRow<Item> for Cells {
     fn bind(&self, item: &Item, row: &mut Row<'_, '_>) -> Result<(), BoxError> {
@@ -109,7 +115,7 @@ impl BindRow<Item> for Cells {
 }
 
 /// An item as a line: as it was read, or as a JSON object of its columns.
-fn encode(item: &Item, columns: &Columns, out: &mut Vec<u8>) -> Result<(), BoxError> {
+pub(crate) fn encode(item: &Item, columns: &Columns, out: &mut Vec<u8>) -> Result<(), BoxError> {
     let cells = match &item.payload {
         Payload::Whole(span) if columns.is_empty() => {
             out.extend_from_slice(item.text(*span).as_bytes());

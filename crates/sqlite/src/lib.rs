@@ -28,15 +28,23 @@
 //! **Several flushers on one file** each open a sink of their own from the same options: they write
 //! one at a time, as SQLite demands, and take turns. Writers of other processes are waited for up
 //! to [`busy_timeout`](SqliteOptions::busy_timeout).
+//!
+//! **Dead letters**: [`DeadLetterSink`] keeps them in a table, [`DeadLetterStore`] looks into it,
+//! and a [`Replayer`] brings them into another table, each once.
 #![forbid(unsafe_code)]
 
 mod classify;
+mod dead;
 mod error;
 mod options;
 mod row;
 mod schema;
 mod sink;
 
+pub use dead::{
+    DeadCondition, DeadGroup, DeadLetter, DeadLetterSink, DeadLetterStore, DeadStoreError,
+    Replayed, Replayer,
+};
 pub use error::OpenError;
 pub use options::{Affinity, Column, SqliteOptions, Synchronous};
 pub use row::{BindRow, Row};

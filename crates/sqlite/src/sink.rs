@@ -66,17 +66,7 @@ impl<T> SqliteSink<T> {
 
 impl<T, B: BindRow<T>> SqliteSink<T, B> {
     pub(crate) fn open(options: &SqliteOptions, bind: B) -> Result<Self, OpenError> {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        flags.set(OpenFlags::SQLITE_OPEN_CREATE, options.create);
-        let db = Connection::open_with_flags(&options.path, flags)?;
-        db.busy_timeout(options.busy_timeout)?;
-        enter_wal(&db, options.busy_timeout)?;
-        db.pragma_update(None, "synchronous", options.synchronous.name())?;
-        if let Some(pages) = options.max_page_count {
-            db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
-        }
-        let insert = schema::prepare(&db, options)?;
-        db.prepare_cached(&insert)?;
+        let (db, insert) = connect(options)?;
         let mut limits = SinkLimits::default();
         limits.max_batch_size = options.max_batch_size;
         Ok(Self {
@@ -221,6 +211,22 @@ impl<T, B> fmt::Debug for SqliteSink<T, B> {
     }
 }
 
+/// Opens the file, with its table created or checked, and gives the insert for it.
+pub(crate) fn connect(options: &SqliteOptions) -> Result<(Connection, String), OpenError> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, options.create);
+    let db = Connection::open_with_flags(&options.path, flags)?;
+    db.busy_timeout(options.busy_timeout)?;
+    enter_wal(&db, options.busy_timeout)?;
+    db.pragma_update(None, "synchronous", options.synchronous.name())?;
+    if let Some(pages) = options.max_page_count {
+        db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    }
+    let insert = schema::prepare(&db, options)?;
+    db.prepare_cached(&insert)?;
+    Ok((db, insert))
+}
+
 /// Waits for the turn, but not longer than the engine waits for this call: nothing has happened
 /// yet, so the batch fails with nothing applied.
 fn take_turn(
@@ -245,12 +251,12 @@ fn take_turn(
 }
 
 /// Who is at fault when an insert fails.
-enum Fault {
+pub(crate) enum Fault {
     Row(WriteError),
     Database(rusqlite::Error),
 }
 
-fn insert<T, B: BindRow<T>>(
+pub(crate) fn insert<T, B: BindRow<T>>(
     statement: &mut Statement<'_>,
     bind: &B,
     item: &T,
@@ -274,11 +280,11 @@ fn insert<T, B: BindRow<T>>(
     }
 }
 
-fn execute(db: &Connection, sql: &'static str) -> Result<(), rusqlite::Error> {
+pub(crate) fn execute(db: &Connection, sql: &'static str) -> Result<(), rusqlite::Error> {
     db.prepare_cached(sql)?.raw_execute().map(|_| ())
 }
 
-fn enter_wal(db: &Connection, patience: Duration) -> Result<(), OpenError> {
+pub(crate) fn enter_wal(db: &Connection, patience: Duration) -> Result<(), OpenError> {
     let give_up = Instant::now() + patience;
     loop {
         let set = db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));

@@ -211,7 +211,7 @@ impl<S: Fill> Records for Plain<S> {
     }
 }
 
-fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
+pub(super) fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
     let text = std::str::from_utf8(line).map_err(not_utf8)?;
     let span = Span::new(0, text.len());
     let payload = match columns.first() {

@@ -74,6 +74,20 @@ pub(crate) fn open<S: Fill + Send + 'static>(source: S, args: &RunArgs) -> Box<d
     }
 }
 
+/// An item of its own, where no input has to be taken apart; CSV has none, without its header.
+pub(crate) fn parse_one(
+    number: u64,
+    text: &[u8],
+    format: Format,
+    columns: &Columns,
+) -> Result<Item, String> {
+    match format {
+        Format::Lines => lines::parse(number, text, columns),
+        Format::Ndjson => ndjson::parse(number, text, columns),
+        Format::Csv => Err("a record of CSV is nothing without its header".to_owned()),
+    }
+}
+
 /// Why bytes are not text.
 fn not_utf8(error: std::str::Utf8Error) -> String {
     format!("invalid UTF-8 after {} bytes", error.valid_up_to())

@@ -56,7 +56,7 @@ impl<S: Fill> Records for Ndjson<S> {
     }
 }
 
-fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
+pub(super) fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
     let text = std::str::from_utf8(line).map_err(not_utf8)?;
     if is_too_deep(text) {
         return Err(format!("nested deeper than {DEPTH_MAX} levels"));
