@@ -7,4 +7,5 @@ set -euo pipefail
 export SLUICEGATE_PLOT_DIR="$ROOT/docs/failure"
 mkdir -p "$SLUICEGATE_PLOT_DIR"
 step "tables" cargo test --all-features --locked --lib flush::permit::adapt
+step "more tables" cargo test --all-features --locked --test outage
 step "figures" cargo run --locked --example plot -- docs/failure docs/failure

@@ -28,7 +28,7 @@ use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 pub struct Receipt {
     /// The batch it was in.
     pub batch: BatchId,
-    /// Writes it took: 1, as nothing is retried yet.
+    /// Writes it took: 1, and one more for each time that it was tried again or its batch split.
     pub attempts: u32,
     /// From its add until the write began.
     pub queued: Duration,

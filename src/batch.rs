@@ -5,27 +5,49 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Names a batch of one engine: 1 for the first, then counting up in the order in which batches
-/// were formed.
+/// were formed. A batch that is written again keeps its name; a part of it, with other items than
+/// any other part, has a name of its own: the batch's number and the number of the part.
+///
+/// One name never stands for two different sets of items, so a sink may use it to know what it has
+/// written before. It shows as `17`, or `17.3` for the third part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(pub(crate) u64);
+pub struct BatchId {
+    number: u64,
+    part: u32,
+}
 
 impl BatchId {
-    /// The name with this number, as a store or a test has it; the engine counts its own.
+    /// The name of a whole batch, as a store or a test has it; the engine counts its own.
     #[must_use]
     pub fn new(number: u64) -> Self {
-        Self(number)
+        Self { number, part: 0 }
+    }
+
+    /// The name of a part of it, counted from 1.
+    #[must_use]
+    pub fn with_part(self, part: u32) -> Self {
+        Self { part, ..self }
     }
 
     /// The number of the batch.
     #[must_use]
     pub fn get(self) -> u64 {
-        self.0
+        self.number
+    }
+
+    /// The number of the part, from 1; 0 for the whole batch.
+    #[must_use]
+    pub fn part(self) -> u32 {
+        self.part
     }
 }
 
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        match self.part {
+            0 => write!(f, "{}", self.number),
+            part => write!(f, "{}.{part}", self.number),
+        }
     }
 }
 
@@ -86,7 +108,7 @@ pub struct Batch<T> {
     pub(crate) reason: FlushReason,
     pub(crate) bytes: u64,
     pub(crate) items: Vec<T>,
-    /// Ring position of the first item.
+    /// Ring position of the first item of the whole batch.
     pub(crate) position: u64,
     /// No item of the batch was added before this moment.
     pub(crate) opened: Instant,
@@ -95,6 +117,12 @@ pub struct Batch<T> {
 }
 
 impl<T> Batch<T> {
+    /// The same batch without its items, for a part of it.
+    pub(crate) fn emptied(&self) -> Self {
+        let Self { id, reason, bytes: _, items: _, position, opened, late: _ } = *self;
+        Self { id, reason, bytes: 0, items: Vec::new(), position, opened, late: None }
+    }
+
     /// The batch's name; it stays the same when the batch is written again.
     #[must_use]
     pub fn id(&self) -> BatchId {
@@ -146,7 +174,7 @@ impl<'a, T> IntoIterator for &'a Batch<T> {
 impl<T> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
-            .field("id", &self.id.0)
+            .field("id", &self.id)
             .field("reason", &self.reason)
             .field("items", &self.items.len())
             .field("bytes", &self.bytes)

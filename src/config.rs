@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::flush::{Adaptive, Breaker, Permits, Retry, Throttle};
 use crate::ring::{CAPACITY_MAX, CAPACITY_MIN};
 
 /// Longest `max_batch_delay` without `allow_long_delay`: what waits that long in memory is lost
@@ -11,6 +12,9 @@ pub const LONG_DELAY: Duration = Duration::from_secs(60);
 
 /// The most flushers that an engine may have.
 pub const FLUSHERS_MAX: usize = 1024;
+
+/// The most writes that a flusher may have in flight.
+pub const CONCURRENCY_MAX: usize = 1024;
 
 /// When a batch that is not full is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +68,24 @@ impl DropReason {
     }
 }
 
+/// What happens to what comes behind a failed item: whether order is kept, and at what price.
+///
+/// While a batch or a part of it waits to be tried again, the others
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnFailure {
+    /// go on. Failed items are written later than those added after them.
+    #[default]
+    Skip,
+    /// go on, but for items of the same [`key`](crate::Builder::key): they wait behind the failed
+    /// one, and go on when it is written or has failed for good. With one key for all items nothing
+    /// ever passes a failed item. Needs `flushers(1)`.
+    ParkKey,
+    /// wait. Once an item has failed for good the engine halts: it closes, and what was not written
+    /// is handed back by [`shutdown`](crate::Batcher::shutdown). So with `flushers(1)` the sink has
+    /// seen everything up to the failed item, in order, and nothing after it.
+    Halt,
+}
+
 /// The values that a builder collects.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -78,6 +100,13 @@ pub struct Config {
     pub when_full: WhenFull,
     pub max_queue_bytes: Option<u64>,
     pub max_age: Option<Duration>,
+    pub retry: Option<Retry>,
+    pub permits: Permits,
+    pub bisect: bool,
+    pub on_failure: OnFailure,
+    pub seed: Option<u64>,
+    pub write_timeout: Duration,
+    pub concurrency: usize,
 }
 
 impl Default for Config {
@@ -94,13 +123,20 @@ impl Default for Config {
             when_full: WhenFull::Block,
             max_queue_bytes: None,
             max_age: None,
+            retry: Some(Retry::default()),
+            permits: Permits { breaker: Some(Breaker::default()), ..Permits::default() },
+            bisect: true,
+            on_failure: OnFailure::Skip,
+            seed: None,
+            write_timeout: Duration::from_secs(10),
+            concurrency: 1,
         }
     }
 }
 
 impl Config {
     /// Refuses what cannot work.
-    pub fn check(&self, weighs: bool) -> Result<(), ConfigError> {
+    pub fn check(&self, weighs: bool, has_key: bool) -> Result<(), ConfigError> {
         // By name, so that a new value cannot be forgotten here.
         let Self {
             max_batch_size,
@@ -114,6 +150,13 @@ impl Config {
             when_full: _,
             max_queue_bytes,
             max_age,
+            ref retry,
+            permits: Permits { ref breaker, ref throttle, ref adaptive },
+            bisect: _,
+            on_failure,
+            seed: _,
+            write_timeout,
+            concurrency,
         } = *self;
         if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {
             return Err(ConfigError::QueueDepth { got: queue_depth });
@@ -156,7 +199,25 @@ impl Config {
         if !(1..=FLUSHERS_MAX).contains(&flushers) {
             return Err(ConfigError::Flushers { got: flushers });
         }
-        Ok(())
+        if on_failure == OnFailure::ParkKey && !has_key {
+            return Err(ConfigError::ParkWithoutKey);
+        }
+        if on_failure == OnFailure::ParkKey && flushers > 1 {
+            return Err(ConfigError::ParkWithFlushers { flushers });
+        }
+        if write_timeout == Duration::ZERO {
+            return Err(ConfigError::Zero { key: "write_timeout" });
+        }
+        if !(1..=CONCURRENCY_MAX).contains(&concurrency) {
+            return Err(ConfigError::Concurrency { got: concurrency });
+        }
+        if on_failure != OnFailure::Skip && concurrency > 1 {
+            return Err(ConfigError::OrderWithConcurrency { concurrency });
+        }
+        retry.as_ref().map_or(Ok(()), Retry::check)?;
+        breaker.as_ref().map_or(Ok(()), Breaker::check)?;
+        throttle.as_ref().map_or(Ok(()), Throttle::check)?;
+        adaptive.as_ref().map_or(Ok(()), Adaptive::check)
     }
 }
 
@@ -199,10 +260,32 @@ pub enum ConfigError {
         /// What was asked for.
         got: Duration,
     },
+    /// `OnFailure::ParkKey` needs a function that says which key an item has.
+    ParkWithoutKey,
+    /// `OnFailure::ParkKey` keeps order within a key only where one flusher writes.
+    ParkWithFlushers {
+        /// What was asked for.
+        flushers: usize,
+    },
     /// No flusher, or too many.
     Flushers {
         /// What was asked for.
         got: usize,
+    },
+    /// No write in flight, or too many.
+    Concurrency {
+        /// What was asked for.
+        got: usize,
+    },
+    /// A sink that is not async has one write in flight per flusher.
+    ConcurrencyWithSyncSink {
+        /// What was asked for.
+        concurrency: usize,
+    },
+    /// `OnFailure::ParkKey` and `OnFailure::Halt` keep order, and several writes in flight do not.
+    OrderWithConcurrency {
+        /// What was asked for.
+        concurrency: usize,
     },
     /// A value that cannot be worked with.
     OutOfRange {
@@ -226,7 +309,11 @@ impl ConfigError {
             Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
             Self::QueueBytesWithoutWeight => "max_queue_bytes",
             Self::LongDelay { .. } => "max_batch_delay",
-            Self::Flushers { .. } => "flushers",
+            Self::ParkWithoutKey => "on_failure",
+            Self::Flushers { .. } | Self::ParkWithFlushers { .. } => "flushers",
+            Self::Concurrency { .. }
+            | Self::ConcurrencyWithSyncSink { .. }
+            | Self::OrderWithConcurrency { .. } => "concurrency",
         }
     }
 }
@@ -263,7 +350,26 @@ impl fmt::Display for ConfigError {
                 "items would wait {got:?} in memory and be lost with the process; stay within \
                  {LONG_DELAY:?} or set allow_long_delay"
             ),
+            Self::ParkWithoutKey => f.write_str(
+                "the engine does not know the key of an item; give the builder a key function",
+            ),
+            Self::ParkWithFlushers { flushers } => write!(
+                f,
+                "{flushers} flushers write items of one key out of order; set 1, or another \
+                 on_failure than ParkKey"
+            ),
             Self::Flushers { got } => write!(f, "{got} is not within 1..={FLUSHERS_MAX}"),
+            Self::Concurrency { got } => write!(f, "{got} is not within 1..={CONCURRENCY_MAX}"),
+            Self::ConcurrencyWithSyncSink { concurrency } => write!(
+                f,
+                "{concurrency} writes in flight per flusher need an async sink: use spawn_async, or \
+                 more flushers"
+            ),
+            Self::OrderWithConcurrency { concurrency } => write!(
+                f,
+                "{concurrency} writes in flight end in any order, and this on_failure keeps it; set \
+                 1, or on_failure to Skip"
+            ),
             Self::OutOfRange { got, allowed, .. } => write!(f, "{got} is not {allowed}"),
         }
     }
@@ -278,18 +384,18 @@ mod tests {
     fn refused(change: impl FnOnce(&mut Config)) -> ConfigError {
         let mut config = Config::default();
         change(&mut config);
-        config.check(false).expect_err("must be refused")
+        config.check(false, false).expect_err("must be refused")
     }
 
     #[test]
     fn the_default_is_accepted() {
-        assert_eq!(Config::default().check(false), Ok(()));
+        assert_eq!(Config::default().check(false, false), Ok(()));
     }
 
     #[test]
     fn each_bad_value_is_refused_under_its_own_key() {
         let delay = Duration::from_secs(3600);
-        let cases: [(ConfigError, &str); 13] = [
+        let cases: [(ConfigError, &str); 17] = [
             (refused(|c| c.queue_depth = 0), "queue_depth"),
             (refused(|c| c.queue_depth = 1), "queue_depth"),
             (refused(|c| c.queue_depth = 1000), "queue_depth"),
@@ -303,6 +409,10 @@ mod tests {
             (refused(|c| c.max_queue_bytes = Some(10)), "max_queue_bytes"),
             (refused(|c| c.max_queue_bytes = Some(0)), "max_queue_bytes"),
             (refused(|c| c.max_age = Some(Duration::ZERO)), "max_age"),
+            (refused(|c| c.write_timeout = Duration::ZERO), "write_timeout"),
+            (refused(|c| c.concurrency = 0), "concurrency"),
+            (refused(|c| c.concurrency = 1025), "concurrency"),
+            (refused(|c| (c.concurrency, c.on_failure) = (2, OnFailure::Halt)), "concurrency"),
         ];
         for (error, key) in cases {
             assert_eq!(error.key(), key);
@@ -314,10 +424,10 @@ mod tests {
     fn a_batch_must_fit_in_the_memory_budget() {
         let (batch, queue) = (Some(11), Some(10));
         let config = Config { max_batch_bytes: batch, max_queue_bytes: queue, ..Config::default() };
-        let error = config.check(true).expect_err("must be refused");
+        let error = config.check(true, false).expect_err("must be refused");
         assert_eq!(error.key(), "max_batch_bytes");
         let config = Config { max_batch_bytes: queue, ..config };
-        assert_eq!(config.check(true), Ok(()));
+        assert_eq!(config.check(true, false), Ok(()));
     }
 
     #[test]
@@ -330,7 +440,7 @@ mod tests {
             ..Config::default()
         };
         for config in [size_only, delay_only, long] {
-            assert_eq!(config.check(false), Ok(()));
+            assert_eq!(config.check(false, false), Ok(()));
         }
     }
 }

@@ -13,6 +13,10 @@
     all(feature = "testing", not(any(loom, shuttle))),
     doc = "| [`testing`] | for tests of sinks, and of what is built on them |"
 )]
+#![cfg_attr(
+    all(feature = "tokio", not(any(loom, shuttle))),
+    doc = "| [`AsyncSink`], [`sink::from_async_fn`] | where batches go, as a task |"
+)]
 #![cfg_attr(any(loom, shuttle), allow(missing_docs, missing_debug_implementations))]
 
 mod ack;
@@ -41,7 +45,7 @@ mod wait;
 pub use ack::{Ack, AckError, AckReason, Receipt};
 pub use batch::{Batch, BatchId, FlushReason};
 pub use clock::TestClock;
-pub use config::{ConfigError, DropReason, FlushWhen, WhenFull};
+pub use config::{ConfigError, DropReason, FlushWhen, OnFailure, WhenFull};
 #[cfg(feature = "futures")]
 pub use engine::AddSink;
 pub use engine::{
@@ -49,15 +53,19 @@ pub use engine::{
     Shutdown, ShutdownAsync, Stuck,
 };
 pub use error::{AddError, AddManyError, AddReason, FlushError, SpawnError};
-pub use flush::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
-pub use flush::{DroppedItem, FailedItem};
+pub use flush::{
+    Adaptive, Breaker, BreakerState, DroppedItem, FailedItem, Retry, Throttle, WhileOpen,
+};
 
 pub use mode::{Mode, Plain, Tracked};
 pub use sink::{
     Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
     WriteError,
 };
-pub use telemetry::{Drops, DurationSummary, FlushReasons, Stats, Summary, Tally};
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+pub use sink::{AsyncContext, AsyncSink, AsyncSinkFactory};
+pub use telemetry::{Drops, DurationSummary, FlushReasons, Phases, Stats, Summary, Tally};
 
 /// The protocols' parts, for the models in `loom-tests/` alone.
 #[cfg(any(loom, shuttle))]
@@ -67,9 +75,10 @@ pub mod internals {
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
-        Activity, Admission, Lease, Ledger, Node, Resolution, Shared, Turn, Writer,
+        Activity, Admission, Bounds, Gate, Lease, Ledger, Node, Permit, Permits, Policy,
+        Resolution, Retries, Shared, Work, Writer,
     };
-    pub use crate::wait::{Budget, Charge, WaitList, Waiter, Wake};
+    pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
     /// A handle on parts that a model has put together.
     pub fn producer<T: Send + 'static, M: crate::mode::Mode<T>>(

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::batch::FlushReason;
 use crate::config::DropReason;
+use crate::flush::BreakerState;
 
 /// Where the items are. At every moment, exactly:
 /// `enqueued == flushed_ok + flushed_fail + dropped + unknown + in_flight`.
@@ -43,8 +44,30 @@ impl Tally {
 pub struct Stats {
     /// Where the items are.
     pub tally: Tally,
-    /// Batches written, whatever came of it.
+    /// Batches given to the sink for the first time, whatever came of it.
     pub batches: u64,
+    /// Calls of the sink: batches, tries again, and parts.
+    pub writes: u64,
+    /// Of these, tries again of items that had failed.
+    pub retries: u64,
+    /// Parts that batches were split into, to find bad items or because they were too large.
+    pub splits: u64,
+    /// Batches and parts that wait to be written again, or behind such.
+    pub retry_batches: u64,
+    /// Their items.
+    pub retry_items: u64,
+    /// Batches and parts that could not wait because too many did; their items have failed.
+    pub retry_overflows: u64,
+    /// Where the breaker stands; closed without one.
+    pub breaker: BreakerState,
+    /// Writes that may be in flight at once, where that adapts.
+    pub writes_max: Option<usize>,
+    /// Writes that did not return in time: their flushers were left behind.
+    pub hung: u64,
+    /// Items that the dead-letter sink has taken; they count as `flushed_fail` or `unknown`.
+    pub dead_lettered: u64,
+    /// Items that it has not taken.
+    pub dead_letter_failures: u64,
     /// Items in the ring, claimed by an add and not drained yet.
     pub queue_depth: u64,
     /// Slots of the ring.
@@ -71,6 +94,9 @@ pub struct Stats {
     pub batch_age: DurationSummary,
     /// How long after `max_batch_delay` batches of reason `time` were closed.
     pub timer_lateness: DurationSummary,
+    /// How the time of batches was spent: one value of each for every batch, or part of one, whose
+    /// items met their fate.
+    pub phases: Phases<DurationSummary>,
     /// Times that a flusher slept for its next batch.
     pub parks: u64,
     /// Times that a flusher met an item whose producer had claimed its slot and not published it.
@@ -120,6 +146,80 @@ impl Drops {
     /// Every reason with its number of items.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.into_iter().map(|reason| (reason, self.get(reason)))
+    }
+}
+
+/// How the time of batches was spent, from the add of the first item to the end of the write: why a
+/// flush was slow. Of a duration each, or of a distribution of durations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases<V = Duration> {
+    /// In the ring, before a flusher turned to the batch: all of them were busy.
+    pub queued: V,
+    /// Collecting items, until a trigger closed the batch.
+    pub forming: V,
+    /// Ready, and the breaker was open.
+    pub held: V,
+    /// Ready, and the throttle, the retry budget or the limit on writes in flight said to wait.
+    pub throttled: V,
+    /// In the sink, all writes of it together.
+    pub writing: V,
+    /// Between a failed write and the next try, as the retry's delay says.
+    pub backing_off: V,
+}
+
+/// What a batch that is ready waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Breaker,
+    Throttle,
+}
+
+impl Phases {
+    pub(crate) fn add(&mut self, cause: Cause, time: Duration) {
+        match cause {
+            Cause::Breaker => self.held += time,
+            Cause::Throttle => self.throttled += time,
+        }
+    }
+}
+
+impl<V> Phases<V> {
+    /// The phases by the names used in metrics and reports, in the order of time.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &V)> {
+        let Self { queued, forming, held, throttled, writing, backing_off } = self;
+        [
+            ("queued", queued),
+            ("forming", forming),
+            ("held", held),
+            ("throttled", throttled),
+            ("writing", writing),
+            ("backing_off", backing_off),
+        ]
+        .into_iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut V)> {
+        let Self { queued, forming, held, throttled, writing, backing_off } = self;
+        [
+            ("queued", queued),
+            ("forming", forming),
+            ("held", held),
+            ("throttled", throttled),
+            ("writing", writing),
+            ("backing_off", backing_off),
+        ]
+        .into_iter()
+    }
+
+    pub(crate) fn map<W>(self, mut each: impl FnMut(V) -> W) -> Phases<W> {
+        Phases {
+            queued: each(self.queued),
+            forming: each(self.forming),
+            held: each(self.held),
+            throttled: each(self.throttled),
+            writing: each(self.writing),
+            backing_off: each(self.backing_off),
+        }
     }
 }
 

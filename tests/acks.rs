@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Gate, LONG, Rng, assert_balances, null_sinks, sink_of, until};
+use common::{Census, Gate, LONG, Rng, assert_balances, no_second_try, null_sinks, sink_of, until};
 use sluicegate::{
     Ack, AckError, AckReason, Applied, Batch, Batcher, Builder, DroppedItem, FailedItem,
     FlushError, Receipt, TestClock, Tracked, WhenFull, WriteContext, WriteError, sink,
@@ -23,7 +23,7 @@ use sluicegate::{
 const MS: Duration = Duration::from_millis(1);
 
 fn acked() -> Builder<u64, Tracked> {
-    Batcher::builder().max_batch_size(64).max_batch_delay(None).with_acks()
+    no_second_try(Batcher::builder()).max_batch_size(64).max_batch_delay(None).with_acks()
 }
 
 type Result<T> = std::result::Result<T, AckError<u64>>;
@@ -55,7 +55,7 @@ fn poll(ack: &mut Ack<u64>, waker: &Waker) -> Poll<Result<Receipt>> {
 fn a_receipt_has_the_batch_and_the_times_exactly() {
     let clock = TestClock::new();
     let inside = clock.clone();
-    let mut pump = Batcher::builder()
+    let mut pump = no_second_try(Batcher::builder())
         .max_batch_size(2)
         .max_batch_delay(100 * MS)
         .with_acks()
@@ -343,7 +343,7 @@ fn on_failed_has_the_item_and_the_ack_the_reason() {
 fn a_failed_item_whose_ack_was_dropped_is_in_the_report() {
     let (census, gate) = (Census::default(), Gate::new());
     let door = gate.clone();
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(2)
         .with_acks()
         .spawn(sink_of(move |_: &Batch<common::Tracked>, _: &mut WriteContext<'_>| {

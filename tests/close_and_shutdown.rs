@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Census, Gate, LONG, Log, Rng, Tracked, assert_balances, null_sinks, sink_of, until};
+use common::{
+    Census, Gate, LONG, Log, Rng, Tracked, assert_balances, no_second_try, null_sinks, sink_of,
+    until,
+};
 use sluicegate::{
     AddError, AddReason, Batch, Batcher, LeftBehind, Shutdown, Sink, Stuck, WriteContext,
     WriteError, sink,
@@ -156,7 +159,7 @@ fn one_hung_flusher_does_not_keep_the_other_from_draining() {
 fn a_hung_on_failed_and_a_hung_close_are_left_behind_with_their_fates_settled() {
     let gate = Gate::new();
     let door = gate.clone();
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .on_failed(move |_| door.pass())
         .max_batch_size(2)
         .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))

@@ -21,6 +21,9 @@ fn encode(item: &u64, out: &mut Vec<u8>) -> Result<(), BoxError> {
 /// Writes batches of these sizes, of which the second does not fit.
 fn write(path: PathBuf, sizes: [usize; 3]) {
     let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
         .max_batch_size(1_024)
         .max_batch_delay(Duration::from_secs(50))
         .spawn(move |_: Flusher| DeadLetterFile::open(&path, encode).map(DeadLetterFile::json))

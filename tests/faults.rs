@@ -8,7 +8,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{LONG, Rng, assert_balances};
+use common::{LONG, Rng, assert_balances, no_second_try};
 use sluicegate::testing::{Fault, FaultSink, Faults, Outcome, Recorder};
 use sluicegate::{
     Applied, Batch, Batcher, Class, Pump, Sink, SinkLimits, TestClock, WriteContext, WriteError,
@@ -20,7 +20,7 @@ type Faulty = Pump<u64, FaultSink<u64, Recorder<u64>>>;
 /// A pump that writes batches of so many items.
 fn pump_of(faults: &Faults<u64>, batch: usize) -> (Faulty, Recorder<u64>, TestClock) {
     let (store, clock) = (Recorder::new(), TestClock::new());
-    let builder = Batcher::builder().max_batch_size(batch);
+    let builder = no_second_try(Batcher::builder()).max_batch_size(batch);
     let pump = builder.pump(faults.wrap(store.clone()), clock.clone()).unwrap();
     (pump, store, clock)
 }
@@ -137,7 +137,8 @@ fn marks_of_the_inner_sink_come_back_to_the_right_items() {
     let at = vec![0, 3, 4];
     let items = Fault::Items { at, class: Class::Transient, applied: Applied::Nothing };
     let sink = Faults::script([items]).wrap(sink::from_fn(inner));
-    let mut pump = Batcher::builder().max_batch_size(8).pump(sink, TestClock::new()).unwrap();
+    let mut pump =
+        no_second_try(Batcher::builder()).max_batch_size(8).pump(sink, TestClock::new()).unwrap();
     pump.producer().add_many(&mut (0..8).collect()).unwrap();
     pump.run();
     let report = pump.shutdown();
@@ -189,7 +190,8 @@ fn an_outage_follows_the_engines_clock() {
     let faults = Faults::seeded(0).down_between(start + second, start + 3 * second);
     let store = Recorder::new();
     let sink = faults.wrap(store.clone());
-    let mut pump = Batcher::builder().max_batch_size(1).pump(sink, clock.clone()).unwrap();
+    let mut pump =
+        no_second_try(Batcher::builder()).max_batch_size(1).pump(sink, clock.clone()).unwrap();
     for item in 0..5 {
         add(&mut pump, item..item + 1);
         clock.advance(second);
@@ -214,7 +216,7 @@ fn what_is_too_large_is_refused_and_the_engine_is_told_of_the_inner_limits_only(
     }
     let store = Recorder::new();
     let faults = Faults::seeded(0).max_items(3).max_bytes(25);
-    let mut pump = Batcher::builder()
+    let mut pump = no_second_try(Batcher::builder())
         .weight(|item: &u64| if *item == 4 { 26 } else { 1 })
         .pump(faults.wrap(Limited(store.clone())), TestClock::new())
         .unwrap();
@@ -241,7 +243,8 @@ fn a_delay_takes_the_tests_time_and_the_next_setting_is_asked() {
         .on_delay(move |time| hand.advance(time));
     let store = Recorder::new();
     let sink = faults.wrap(store.clone());
-    let mut pump = Batcher::builder().max_batch_size(1).pump(sink, clock.clone()).unwrap();
+    let mut pump =
+        no_second_try(Batcher::builder()).max_batch_size(1).pump(sink, clock.clone()).unwrap();
     let start = clock.now();
     add(&mut pump, 0..1);
     assert_eq!((clock.now() - start, store.items()), (two, vec![0]));
@@ -263,7 +266,7 @@ fn a_panic_leaves_its_mark_in_the_log_and_the_sink_is_opened_again() {
     let faults = Faults::script([Fault::Panic, Fault::PanicAfter, Fault::Ok]);
     let store = Recorder::new();
     let (plan, inner) = (faults.clone(), store.clone());
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(1)
         .spawn(move |_| Ok::<_, WriteError>(plan.wrap(inner.clone())))
         .unwrap();
@@ -283,7 +286,7 @@ fn a_hang_lasts_until_the_test_opens_the_gate() {
     let store = Recorder::new();
     let sinks = Mutex::new(Some(faults.wrap(store.clone())));
     let open = move |_| sinks.lock().unwrap().take().ok_or("opened once");
-    let batcher = Batcher::builder().max_batch_size(1).spawn(open).unwrap();
+    let batcher = no_second_try(Batcher::builder()).max_batch_size(1).spawn(open).unwrap();
     batcher.producer().add(1_u64).unwrap();
     let gate = faults.gate();
     assert!(gate.wait_for(1, LONG), "the call hangs at the gate");

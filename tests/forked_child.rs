@@ -415,3 +415,47 @@ fn in_a_sink() {
 fn who_forks_in_a_sink_gets_a_child_that_works() {
     run_anew("in_a_sink", 1);
 }
+
+/// The child leaves the sink as if nothing had happened, with a write of the parent's in flight
+/// beside it: its flusher ends, and so does the child, for there is no other thread.
+#[test]
+#[cfg(feature = "tokio")]
+#[ignore = "forks its process: run by a_child_that_leaves_an_async_sink_ends"]
+fn in_an_async_sink() {
+    use sluicegate::{AsyncContext, Flusher, WriteError, sink};
+
+    let codes = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&codes);
+    let batcher = Batcher::builder()
+        .max_batch_size(1)
+        .concurrency(2)
+        .spawn_async(async move |_: Flusher| {
+            let note = Arc::clone(&note);
+            Ok::<_, WriteError>(sink::from_async_fn(
+                async move |batch: &Batch<u64>, _: &mut AsyncContext<'_>| {
+                    if batch[0].is_multiple_of(10) {
+                        tokio::time::sleep(Duration::from_millis(5)).await; // in flight
+                    } else if batch[0] == 5 {
+                        // SAFETY: as in `fork_often`.
+                        match unsafe { libc::fork() } {
+                            // SAFETY: as in `fork_often`.
+                            0 => drop(unsafe { libc::alarm(ALARM) }),
+                            pid => note.lock().unwrap().push(wait_for(pid)),
+                        }
+                    }
+                    Ok(())
+                },
+            ))
+        })
+        .unwrap();
+    (0..20).for_each(|item| batcher.producer().add(item).unwrap());
+    assert_eq!(batcher.flush(LONG).unwrap().flushed_ok, 20);
+    assert!(batcher.shutdown(LONG).is_clean());
+    assert_eq!(*codes.lock().unwrap(), [0]);
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn a_child_that_leaves_an_async_sink_ends() {
+    run_anew("in_an_async_sink", 1);
+}

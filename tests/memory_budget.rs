@@ -14,7 +14,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Going, LONG, Log, Rng, assert_balances, null_sinks, sink_of, until};
+use common::{
+    Gate, Going, LONG, Log, Rng, assert_balances, no_second_try, null_sinks, sink_of, until,
+};
 use sluicegate::{
     AddError, AddManyError, AddReason, Batch, Batcher, Builder, ConfigError, DropReason,
     FlushReason, SpawnError, TestClock, Tracked, WhenFull, WriteContext, WriteError, sink,
@@ -271,7 +273,7 @@ fn every_fate_gives_the_bytes_back() {
         }
     });
     let weighed = AtomicU64::new(0);
-    let mut pump = budget(10)
+    let mut pump = no_second_try(budget(10))
         .max_age(Duration::from_secs(1))
         .weight(move |item| {
             // Panics when the flusher asks, not on adding.

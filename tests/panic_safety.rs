@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{LONG, Log, assert_balances, null_sinks, sink_of};
+use common::{LONG, Log, assert_balances, no_second_try, null_sinks, sink_of};
 use sluicegate::{Batch, Batcher, WriteContext, WriteError};
 
 const ITEMS: u64 = 30;
@@ -19,8 +19,10 @@ fn a_weight_function_that_panics_at_its_nth_call_fails_that_item_alone() {
     for bytes in [None, Some(6), Some(u64::MAX)] {
         for nth in 0..ITEMS {
             let (calls, log) = (AtomicU64::new(0), Log::new());
-            let mut builder =
-                Batcher::builder().max_batch_size(8).queue_depth(16).weight(move |_| {
+            let mut builder = no_second_try(Batcher::builder())
+                .max_batch_size(8)
+                .queue_depth(16)
+                .weight(move |_| {
                     if calls.fetch_add(1, Ordering::Relaxed) == nth {
                         resume_unwind(Box::new("as planned"));
                     }
@@ -46,7 +48,7 @@ fn a_weight_function_that_panics_at_its_nth_call_fails_that_item_alone() {
 #[test]
 fn a_weight_function_that_always_panics_writes_no_empty_batch_and_ends() {
     let log = Log::<u64>::new();
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(4)
         .max_batch_bytes(10)
         .weight(|_| resume_unwind(Box::new("as planned")))
@@ -67,7 +69,7 @@ fn what_a_weight_function_throws_may_panic_when_it_is_dropped() {
         }
     }
     let log = Log::new();
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(4)
         .weight(|item: &u64| if item.is_multiple_of(3) { resume_unwind(Box::new(Rude)) } else { 1 })
         .spawn(log.factory())
@@ -109,7 +111,8 @@ fn each_and_all() -> impl Iterator<Item = Box<dyn Fn(u64) -> bool>> {
 fn a_drop_that_panics_after_a_good_write_is_counted_and_the_engine_goes_on() {
     for live in each_and_all() {
         let dropped = Arc::default();
-        let batcher = Batcher::builder().max_batch_size(8).spawn(null_sinks()).unwrap();
+        let batcher =
+            no_second_try(Batcher::builder()).max_batch_size(8).spawn(null_sinks()).unwrap();
         batcher.producer().add_many(&mut bombs(&live, &dropped)).unwrap();
         let report = batcher.shutdown(LONG);
         assert_eq!(report.tally.flushed_ok, ITEMS, "written is written");
@@ -124,7 +127,7 @@ fn a_drop_that_panics_where_failed_items_are_let_go_is_counted_too() {
     for live in each_and_all() {
         for told in [false, true] {
             let dropped = Arc::default();
-            let mut builder = Batcher::builder().max_batch_size(8).failed_kept(0);
+            let mut builder = no_second_try(Batcher::builder()).max_batch_size(8).failed_kept(0);
             if told {
                 builder = builder.on_failed(drop);
             }
@@ -146,7 +149,7 @@ fn a_drop_that_panics_where_failed_items_are_let_go_is_counted_too() {
 #[test]
 fn a_sink_that_panics_over_items_that_panic_when_dropped() {
     let dropped = Arc::default();
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(5)
         .failed_kept(0)
         .spawn(sink_of(|batch: &Batch<Bomb>, _: &mut WriteContext<'_>| {
@@ -166,7 +169,7 @@ fn a_sink_that_panics_over_items_that_panic_when_dropped() {
 #[test]
 fn a_refused_item_that_panics_when_dropped_leaves_the_engine_whole() {
     let dropped = Arc::default();
-    let batcher = Batcher::builder().spawn(null_sinks()).unwrap();
+    let batcher = no_second_try(Batcher::builder()).spawn(null_sinks()).unwrap();
     batcher.close();
     let producer = batcher.producer();
     let mut items = bombs(|_| true, &dropped);
@@ -207,13 +210,14 @@ impl Drop for Touchy {
 
 #[test]
 fn a_sink_that_panics_on_its_limits_and_on_its_drop_did_not_open() {
-    let spawned = Batcher::builder().spawn(|_| Ok::<_, WriteError>(Touchy { armed: true }));
+    let spawned =
+        no_second_try(Batcher::builder()).spawn(|_| Ok::<_, WriteError>(Touchy { armed: true }));
     let Err(sluicegate::SpawnError::Open { source, .. }) = spawned else { panic!("it opened") };
     assert!(source.to_string().contains("no limits"), "{source}");
 
     // The same on reopening: each batch meets a fate, none dies with the flusher.
     let opens = AtomicU64::new(0);
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(2)
         .spawn(move |_| {
             let armed = opens.fetch_add(1, Ordering::Relaxed) > 0;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use common::{Rng, Wakes};
+use common::{Rng, Wakes, no_second_try};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sluicegate::{
@@ -320,7 +320,7 @@ fn run(setup: Setup, ops: Vec<Op>) -> Result<(), TestCaseError> {
             }
         }
     });
-    let mut builder = Batcher::builder()
+    let mut builder = no_second_try(Batcher::builder())
         .with_acks()
         .queue_depth(setup.depth)
         .max_batch_size(setup.size)

@@ -9,7 +9,7 @@ use std::panic::{panic_any, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{LONG, Log, assert_balances, null_sinks, sink_of};
+use common::{LONG, Log, assert_balances, no_second_try, null_sinks, sink_of};
 use sluicegate::{
     Applied, Batch, Batcher, Class, FailedItem, Flusher, Pump, Shutdown, Sink, SinkLimits,
     SpawnError, Tally, TestClock, WriteContext, WriteError, sink,
@@ -67,7 +67,7 @@ fn every_answer_gives_every_item_its_fate() {
 
 fn check_answer(how: End, marks: &[Mark], told: bool) {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let mut builder = Batcher::builder().max_batch_size(4);
+    let mut builder = no_second_try(Batcher::builder()).max_batch_size(4);
     if told {
         let heard = Arc::clone(&heard);
         builder =
@@ -132,7 +132,8 @@ fn of_several_marks_the_first_counts_and_marks_outside_the_batch_do_not() {
         cx.fail(2, perhaps());
         Ok(())
     });
-    let mut pump = Batcher::builder().max_batch_size(4).pump(sink, TestClock::new()).unwrap();
+    let mut pump =
+        no_second_try(Batcher::builder()).max_batch_size(4).pump(sink, TestClock::new()).unwrap();
     for round in 0..3 {
         pump.producer().add_many(&mut vec![0, 1, 2, 3]).unwrap();
         pump.run();
@@ -166,7 +167,7 @@ fn a_panic_at_the_nth_write_fails_that_batch_and_the_sink_is_opened_anew() {
             let (calls, opens) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
             let (call, open, log) = (Arc::clone(&calls), Arc::clone(&opens), Log::new());
             let record = log.clone();
-            let batcher = Batcher::builder()
+            let batcher = no_second_try(Batcher::builder())
                 .max_batch_size(2)
                 .spawn(move |_| {
                     open.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +201,7 @@ fn a_panic_at_the_nth_write_fails_that_batch_and_the_sink_is_opened_anew() {
 
 #[test]
 fn a_panicking_flusher_does_not_trouble_the_others() {
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(1)
         .flushers(3)
         .spawn(sink_of(|batch: &Batch<u64>, _: &mut WriteContext<'_>| match batch[0] % 3 {
@@ -220,14 +221,13 @@ fn a_factory_that_fails_or_panics_at_the_start_stops_everything() {
         for bad in 0..3 {
             let closed = Arc::new(AtomicU64::new(0));
             let close = Arc::clone(&closed);
-            let refused =
-                Batcher::<u64>::builder().flushers(3).spawn(move |flusher: Flusher| {
-                    match (flusher.index == bad, panics) {
-                        (true, true) => resume_unwind(Box::new("as planned")),
-                        (true, false) => Err(WriteError::disconnected("no route")),
-                        _ => Ok(Closing { close: Arc::clone(&close), answer: End::Ok }),
-                    }
-                });
+            let refused = no_second_try(Batcher::<u64>::builder()).flushers(3).spawn(
+                move |flusher: Flusher| match (flusher.index == bad, panics) {
+                    (true, true) => resume_unwind(Box::new("as planned")),
+                    (true, false) => Err(WriteError::disconnected("no route")),
+                    _ => Ok(Closing { close: Arc::clone(&close), answer: End::Ok }),
+                },
+            );
             let Err(SpawnError::Open { flusher, source }) = refused else { panic!("it started") };
             assert_eq!(flusher.index, bad);
             let text = if panics { "it panicked: as planned" } else { "no route" };
@@ -248,7 +248,7 @@ fn limits_that_panic_fail_the_start() {
             resume_unwind(Box::new("as planned"))
         }
     }
-    let refused = Batcher::builder().spawn(|_| Ok::<_, WriteError>(Unlimited));
+    let refused = no_second_try(Batcher::builder()).spawn(|_| Ok::<_, WriteError>(Unlimited));
     assert!(matches!(refused, Err(SpawnError::Open { .. })));
 }
 
@@ -256,7 +256,7 @@ fn limits_that_panic_fail_the_start() {
 fn a_sink_that_does_not_open_again_fails_each_batch_until_it_does() {
     for panics in [false, true] {
         let opens = Arc::new(AtomicU64::new(0));
-        let batcher = Batcher::builder()
+        let batcher = no_second_try(Batcher::builder())
             .max_batch_size(1)
             .spawn(move |_| match (opens.fetch_add(1, Ordering::Relaxed), panics) {
                 (1..=3, true) => resume_unwind(Box::new("still down")),
@@ -298,7 +298,7 @@ fn an_error_on_closing_is_reported_and_changes_no_fate() {
     for answer in [End::Ok, End::Failed, End::Panic] {
         let closed = Arc::new(AtomicU64::new(0));
         let close = Arc::clone(&closed);
-        let batcher = Batcher::builder()
+        let batcher = no_second_try(Batcher::builder())
             .flushers(2)
             .spawn(move |_| Ok::<_, WriteError>(Closing { close: Arc::clone(&close), answer }))
             .unwrap();
@@ -316,7 +316,7 @@ fn an_error_on_closing_is_reported_and_changes_no_fate() {
 fn on_failed_hears_of_each_item_once_also_when_it_panics() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&heard);
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(8)
         .flushers(2)
         .on_failed(move |failed: FailedItem<u64>| {
@@ -347,7 +347,7 @@ fn on_failed_hears_of_each_item_once_also_when_it_panics() {
 fn failed_items_beyond_the_bound_are_counted_and_let_go() {
     for (kept, expected) in [(0, 0), (5, 5), (8, 8), (100, 20)] {
         let sink = sink::from_fn(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(no()));
-        let builder = Batcher::builder().max_batch_size(4).failed_kept(kept);
+        let builder = no_second_try(Batcher::builder()).max_batch_size(4).failed_kept(kept);
         let mut pump: Pump<u64, _> = builder.pump(sink, TestClock::new()).unwrap();
         pump.producer().add_many(&mut (0..20).collect()).unwrap();
         pump.run();
@@ -362,7 +362,8 @@ fn failed_items_beyond_the_bound_are_counted_and_let_go() {
 #[test]
 fn after_a_panic_a_pump_fails_what_follows_and_still_adds_up() {
     let sink = sink::from_fn(|_: &Batch<u64>, _: &mut WriteContext<'_>| end(End::Panic));
-    let mut pump = Batcher::builder().max_batch_size(1).pump(sink, TestClock::new()).unwrap();
+    let mut pump =
+        no_second_try(Batcher::builder()).max_batch_size(1).pump(sink, TestClock::new()).unwrap();
     pump.producer().add_many(&mut (0..3).collect()).unwrap();
     assert_eq!(pump.run(), 3);
     assert!(pump.sink().is_none());
@@ -394,7 +395,7 @@ fn errors_that_panic_themselves_lose_no_item() {
     }
     // A factory whose error cannot be shown, on reopening.
     let opens = AtomicU64::new(0);
-    let batcher = Batcher::builder()
+    let batcher = no_second_try(Batcher::builder())
         .max_batch_size(1)
         .spawn(move |_| match opens.fetch_add(1, Ordering::Relaxed) {
             1 => Err(WriteError::permanent(Rude { shown: true })),
@@ -412,7 +413,7 @@ fn errors_that_panic_themselves_lose_no_item() {
 
     // Marks that cannot be dropped: one too many for an item, one outside the batch.
     for index in [0, 9] {
-        let batcher = Batcher::builder()
+        let batcher = no_second_try(Batcher::builder())
             .max_batch_size(2)
             .spawn(sink_of(move |_: &Batch<u64>, cx: &mut WriteContext<'_>| {
                 cx.fail(0, no());
@@ -429,7 +430,7 @@ fn errors_that_panic_themselves_lose_no_item() {
 
 #[test]
 fn an_engine_that_is_never_used_ends() {
-    let batcher = Batcher::<u64>::builder().flushers(4).spawn(null_sinks()).unwrap();
+    let batcher = no_second_try(Batcher::<u64>::builder()).flushers(4).spawn(null_sinks()).unwrap();
     let report = batcher.shutdown(LONG);
     assert!(report.is_clean());
     assert_eq!(report.stats.batches, 0);

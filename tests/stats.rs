@@ -30,9 +30,10 @@ fn assert_consistent(stats: &Stats) {
     assert_eq!(stats.oldest_age.is_some(), stats.tally.in_flight > 0, "{stats:?}");
     let closed: u64 = stats.flush_reasons.iter().map(|(_, batches)| batches).sum();
     assert_eq!((closed, stats.batch_size.count), (stats.batches, stats.batches));
-    assert_eq!((stats.flush_duration.count, stats.batch_age.count), (closed, closed));
+    assert_eq!((stats.flush_duration.count, stats.batch_age.count), (stats.writes, closed));
+    assert!(stats.retries + stats.splits <= stats.writes + stats.retry_batches, "{stats:?}");
     assert!(stats.timer_lateness.count <= stats.flush_reasons.get(FlushReason::Time));
-    assert!(stats.sink_panics <= stats.batches);
+    assert!(stats.sink_panics <= stats.writes);
 }
 
 #[test]

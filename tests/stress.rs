@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Going, LONG, Rng, Tracked, assert_balances};
+use common::{Census, Going, LONG, Rng, Tracked, assert_balances, no_second_try};
 use sluicegate::{
     AddReason, Applied, Batch, Batcher, FailedItem, FlushWhen, Producer, Shutdown, WriteContext,
     WriteError, sink,
@@ -130,7 +130,7 @@ impl Run {
     fn start(&self, record: &Shared, rng: &mut Rng) -> Batcher<Tracked> {
         let seed = Mutex::new(rng.fork());
         let (fails, shared) = (self.fails, Arc::clone(record));
-        let mut builder = Batcher::builder()
+        let mut builder = no_second_try(Batcher::builder())
             .queue_depth(self.depth)
             .max_batch_size(self.size)
             .max_batch_delay(self.delay)

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, LONG, Rng, assert_balances, until};
+use common::{Census, LONG, Rng, assert_balances, no_second_try, until};
 use futures_util::future::join_all;
 use sluicegate::{
     Ack, AckReason, Applied, Batch, Batcher, DropReason, Producer, Shutdown, Tracked, WhenFull,
@@ -189,7 +189,7 @@ impl Run {
     fn start(&self, record: &Arc<Record>, rng: &mut Rng) -> Batcher<Item, Tracked> {
         let seed = Mutex::new(rng.fork());
         let (fails, shared) = (self.fails, Arc::clone(record));
-        let mut builder = Batcher::builder()
+        let mut builder = no_second_try(Batcher::builder())
             .with_acks()
             .queue_depth(self.depth)
             .max_batch_size(self.size)
@@ -240,7 +240,11 @@ impl Run {
         assert_balances(&tally);
         let drops: u64 = stats.drops.iter().map(|(_, items)| items).sum();
         assert_eq!(tally.dropped, drops);
-        assert_eq!(tally.in_flight, report.unflushed.len() as u64, "{self:?} {tally:?}");
+        // A producer that the system has stopped between its claim and its publish, past the
+        // deadline, has one more in flight.
+        let stopped = tally.in_flight - report.unflushed.len() as u64;
+        let most = if self.deadline == LONG { 0 } else { TASKS + THREADS };
+        assert!(stopped <= most, "{self:?} {tally:?} {:?}", report.unflushed);
         if !report.left_behind.is_empty() {
             assert_eq!(self.deadline, Duration::ZERO, "{self:?} {:?}", report.left_behind);
             return tally.enqueued;

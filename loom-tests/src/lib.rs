@@ -13,6 +13,8 @@ mod task;
 #[cfg(any(loom, shuttle))]
 pub use items::{Item, every_item_dropped_once, forget_items};
 #[cfg(any(loom, shuttle))]
-pub use parts::{Parts, add, add_async, collect, form, parts, parts_with, serve};
+pub use parts::{
+    Failing, Parts, add, add_async, collect, failing, next, parts, parts_with, serve, write,
+};
 #[cfg(any(loom, shuttle))]
 pub use task::{block_on, poll_once};

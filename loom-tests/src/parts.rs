@@ -1,17 +1,28 @@
 //! An engine's parts, as the builder puts them together, without its threads.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use sluicegate::internals::{
-    Admission, Buffer, Clock, Formed, Former, Ledger, Node, Shared, Triggers, Writer, producer,
+    Admission, Bounds, Buffer, Clock, Former, Gate, Ledger, Node, Permit, Permits, Policy, Retries,
+    Shared, Triggers, Work, Writer, producer,
 };
 use sluicegate::ring::Ring;
-use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, Sink};
+use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, OnFailure, Plain, Retry, Sink};
 
 use crate::{Item, block_on};
 
 pub type Parts = Arc<Shared<Item>>;
+
+/// What an engine does when its sink fails: nothing, unless a model says otherwise.
+#[derive(Default)]
+pub struct Failing {
+    pub retry: Option<Retry>,
+    pub bisect: bool,
+    pub on_failure: OnFailure,
+    pub permits: Permits,
+    /// The real one unless a model moves the time.
+    pub clock: Clock,
+}
 
 /// The parts of an engine. No trigger but size, flush and closing, so nothing depends on the clock:
 /// it only stamps.
@@ -29,7 +40,28 @@ pub fn parts_with<M: Mode<Item>>(
     flushers: usize,
     admission: Admission<Item>,
 ) -> Arc<Shared<Item, M>> {
-    let clock = Clock::Monotonic;
+    make(queue_depth, max_batch_size, flushers, admission, Failing::default())
+}
+
+/// As [`parts`], for a sink that fails.
+pub fn failing(
+    queue_depth: usize,
+    max_batch_size: usize,
+    flushers: usize,
+    failing: Failing,
+) -> Parts {
+    make::<Plain>(queue_depth, max_batch_size, flushers, Admission::default(), failing)
+}
+
+fn make<M: Mode<Item>>(
+    queue_depth: usize,
+    max_batch_size: usize,
+    flushers: usize,
+    admission: Admission<Item>,
+    failing: Failing,
+) -> Arc<Shared<Item, M>> {
+    let Failing { retry, bisect, on_failure, permits, clock } = failing;
+    let now = clock.now();
     let triggers = Triggers {
         max_batch_size,
         max_batch_bytes: None,
@@ -37,13 +69,20 @@ pub fn parts_with<M: Mode<Item>>(
         flush_when: FlushWhen::Due,
     };
     let ring = Ring::new(queue_depth).expect("a power of two");
-    let former = Former::new(triggers, None, Instant::now());
+    let former = Former::new(triggers, None, now);
+    let bounds = Bounds { items: queue_depth as u64, bytes: u64::MAX, batch: queue_depth as u64 };
+    let retries = Retries::new(on_failure, bounds, None);
+    let gate = Gate::new(&permits, retry.as_ref(), now);
+    let mut policy = Policy::new(Some(0)); // a model must run the same way each time
+    (policy.retry, policy.bisect, policy.on_failure) = (retry, bisect, on_failure);
     Arc::new(Shared {
         node: Node::new(1, ring, former, admission, clock.clone()),
-        ledger: Ledger::new(flushers, queue_depth, queue_depth, clock),
+        ledger: Ledger::new(flushers, queue_depth, queue_depth, retries, gate, clock),
         on_failed: None,
         on_dropped: None,
+        dead: None,
         expiry: None,
+        policy,
     })
 }
 
@@ -66,21 +105,30 @@ fn or_back(added: Result<(), AddError<Item>>) -> Result<(), Item> {
 }
 
 /// The next batch, collected under the lease; `None` when there will be no more.
-pub fn collect(parts: &Parts) -> Option<Batch<Item>> {
-    form(parts).map(|formed| formed.batch)
+pub fn collect<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<Batch<Item>> {
+    next(parts).map(|(work, _)| work.batch)
 }
 
-/// As [`collect`], with the tags of its items.
-pub fn form<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<Formed<Item, M>> {
+/// What a flusher writes next.
+pub fn next<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<(Work<Item, M>, Permit)> {
     let mut lease = parts.node.lease.lock().expect("not poisoned");
-    parts.node.collect(&mut lease, &mut Buffer::default())
+    parts.next(&mut lease, &mut Buffer::default())
+}
+
+/// Writes; false when the flusher is to end.
+pub fn write<M: Mode<Item>, S: Sink<Item>>(
+    parts: &Shared<Item, M>,
+    writer: &mut Writer<S>,
+    (work, permit): (Work<Item, M>, Permit),
+) -> bool {
+    let reopen = || -> Result<S, BoxError> { Err("the sinks of models do not panic".into()) };
+    writer.flush(parts, work, permit, &reopen).is_some()
 }
 
 /// What a flusher's thread does: collects and writes until there is nothing more.
 pub fn serve<M: Mode<Item>, S: Sink<Item>>(parts: &Shared<Item, M>, writer: &mut Writer<S>) {
-    let reopen = || -> Result<S, BoxError> { Err("the sinks of models do not panic".into()) };
-    while let Some(formed) = form(parts) {
-        if writer.flush(parts, formed, &reopen).is_none() {
+    while let Some(work) = next(parts) {
+        if !write(parts, writer, work) {
             return;
         }
     }

@@ -9,6 +9,8 @@
 
 #[path = "loom/ack.rs"]
 mod ack;
+#[path = "loom/bell.rs"]
+mod bell;
 #[path = "loom/budget.rs"]
 mod budget;
 #[path = "loom/cancel.rs"]
@@ -17,6 +19,8 @@ mod cancel;
 mod close;
 #[path = "loom/evict.rs"]
 mod evict;
+#[path = "loom/failure.rs"]
+mod failure;
 #[path = "loom/flush.rs"]
 mod flush;
 #[path = "loom/lease.rs"]

@@ -5,6 +5,7 @@
 
 #![cfg(shuttle)]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,15 +15,16 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 use sluicegate::internals::{
-    Admission, Budget, Resolution, Shared, Writer, flusher, position, producer,
+    Activity, Admission, Budget, Permits, Resolution, Shared, Writer, flusher, position, producer,
 };
 use sluicegate::sink::from_fn;
 use sluicegate::{
-    AckReason, AddError, AddReason, Batch, Mode, Producer, Sink, Tracked, WhenFull, WriteContext,
-    WriteError,
+    AckReason, Adaptive, AddError, AddReason, Batch, Breaker, FailedItem, Mode, Producer, Retry,
+    Sink, Tracked, WhenFull, WhileOpen, WriteContext, WriteError,
 };
 use sluicegate_loom_tests::{
-    Item, block_on, every_item_dropped_once, forget_items, parts, parts_with, poll_once, serve,
+    Failing, Item, Parts, block_on, every_item_dropped_once, failing, forget_items, parts,
+    parts_with, poll_once, serve,
 };
 
 /// Schedules of each kind for each test.
@@ -62,7 +64,7 @@ fn flushers<const N: usize, M: Mode<Item>>(
         let (parts, seen) = (Arc::clone(parts), Arc::clone(seen));
         thread::spawn(move || {
             serve(&parts, &mut Writer::new(flusher(index), sink(seen)));
-            parts.ledger.ended(flusher(index), None);
+            parts.ledger.ended(flusher(index), Vec::new());
         })
     })
 }
@@ -233,8 +235,7 @@ fn giving_up_loses_nothing() {
         let pushed = parts.node.close();
         parts.ledger.stop();
         parts.node.stop();
-        let collecting = sluicegate::internals::Activity::Collecting;
-        drop(parts.ledger.leave_behind(|_, activity| activity != collecting));
+        drop(parts.ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting)));
         join(flushers);
         let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
         let mut unflushed = parts.ledger.take_handed_back();
@@ -386,5 +387,132 @@ fn a_failed_item_is_in_one_place() {
         let kept = parts.ledger.take_failed().0.len();
         assert!(acked + kept <= ITEMS as usize, "an item in two places");
         assert_eq!(parts.ledger.tally(&parts.node).flushed_fail, u64::from(ITEMS));
+    });
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Written,
+    Failed,
+    HandedBack,
+}
+
+/// Of each item, by producer and number; of std, for it is no part of what is checked.
+#[derive(Clone, Default)]
+struct FateOf(Arc<Mutex<BTreeMap<(u32, u32), Fate>>>);
+
+impl FateOf {
+    fn meets(&self, item: &Item, fate: Fate) {
+        let before = self.0.lock().unwrap().insert((item.producer(), item.number()), fate);
+        assert_eq!(before, None, "{item:?} has two fates, now {fate:?}");
+    }
+
+    fn is_known(&self, id: u32, number: u32) -> bool {
+        self.0.lock().unwrap().contains_key(&(id, number))
+    }
+
+    fn count(&self, which: Fate) -> u64 {
+        self.0.lock().unwrap().values().filter(|fate| **fate == which).count() as u64
+    }
+}
+
+/// A sink that fails half of the time, as a whole or an item, for now or for good.
+fn failing_sink(fates: FateOf) -> impl Sink<Item> {
+    from_fn(move |batch: &Batch<Item>, cx: &mut WriteContext<'_>| {
+        thread::yield_now();
+        let mut bad = None;
+        match thread_rng().gen_range(0..10) {
+            0 | 1 => return Err(WriteError::transient("for now")),
+            2 => return Err(WriteError::permanent("for good")),
+            3 => bad = Some(WriteError::transient("one for now")),
+            4 => bad = Some(WriteError::permanent("one for good")),
+            _ => {}
+        }
+        let bad = bad.map(|error| {
+            let at = thread_rng().gen_range(0..batch.len());
+            cx.fail(at, error);
+            at
+        });
+        let good = batch.iter().enumerate().filter(|(at, _)| bad != Some(*at));
+        good.for_each(|(_, item)| fates.meets(item, Fate::Written));
+        Ok(())
+    })
+}
+
+/// Three flushers that try again at once, split what is refused, and share a breaker; sometimes no
+/// more than two of them may write.
+fn failing_parts(fates: &FateOf) -> Parts {
+    let retry = Retry::default().max_attempts(3).give_up_after(None).budget_floor(1e6);
+    let retry = retry.initial_delay(Duration::ZERO).max_delay(Duration::ZERO);
+    let while_open = [WhileOpen::Hold, WhileOpen::DeadLetter][thread_rng().gen_range(0..2)];
+    let breaker = Breaker::default().min_writes(2).open_for(Duration::ZERO).while_open(while_open);
+    let two = thread_rng().gen_bool(0.5).then(|| Adaptive::default().min(2).max(2));
+    let permits = Permits { breaker: Some(breaker), adaptive: two, ..Permits::default() };
+    let settings = Failing { retry: Some(retry), bisect: true, permits, ..Failing::default() };
+    let mut parts = failing(4, 2, 3, settings);
+    let fates = fates.clone();
+    let on_failed = move |failed: FailedItem<Item>| fates.meets(&failed.item, Fate::Failed);
+    Arc::get_mut(&mut parts).unwrap().on_failed = Some(Arc::new(on_failed));
+    parts
+}
+
+/// Adds items, and flushes now and then; returns how many it added.
+fn add_and_flush(parts: &Parts, fates: &FateOf, id: u32, items: u32) -> u32 {
+    let producer = producer(Arc::clone(parts));
+    for n in 0..items {
+        if let Err(error) = producer.add(Item::new(id, n)) {
+            assert!(matches!(error, AddError::Closed(_)), "{error:?}");
+            return n;
+        }
+        if thread_rng().gen_bool(0.4) && parts.flush(FOR_EVER) == Resolution::Resolved {
+            assert!((0..=n).all(|n| fates.is_known(id, n)), "flush came back too early");
+        }
+    }
+    items
+}
+
+/// Sinks fail at random; closing at any moment, and then sometimes a stop. Each item is written,
+/// has failed or comes back, and just one of these; a flush waits for that.
+#[test]
+fn sinks_that_fail() {
+    check("sinks_that_fail", || {
+        const ITEMS: u32 = 4;
+        let fates = FateOf::default();
+        let parts = failing_parts(&fates);
+        let flushers = [0, 1, 2].map(|index| {
+            let (parts, sink) = (Arc::clone(&parts), failing_sink(fates.clone()));
+            thread::spawn(move || {
+                serve(&parts, &mut Writer::new(flusher(index), sink));
+                parts.ledger.ended(flusher(index), Vec::new());
+            })
+        });
+        let producers = [0, 1].map(|id| {
+            let (parts, fates) = (Arc::clone(&parts), fates.clone());
+            thread::spawn(move || add_and_flush(&parts, &fates, id, ITEMS))
+        });
+        for _ in 0..thread_rng().gen_range(0..100) {
+            thread::yield_now();
+        }
+        let stats = parts.ledger.stats(&parts.node);
+        assert!(stats.tally.balances(), "{stats:?}");
+        let pushed = parts.node.close();
+        let stopped = thread_rng().gen_bool(0.5);
+        if stopped {
+            parts.ledger.stop();
+            parts.node.stop();
+        }
+        join(flushers);
+        let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
+        parts.hand_back_waiting();
+        let mut unflushed = parts.ledger.take_handed_back();
+        parts.node.take_rest(&mut parts.node.lease.lock().unwrap(), &mut unflushed);
+        unflushed.iter().for_each(|item| fates.meets(item, Fate::HandedBack));
+        let tally = parts.ledger.tally(&parts.node);
+        assert_eq!((tally.enqueued, u64::from(added)), (pushed, pushed), "{tally:?}");
+        let counts = [Fate::Written, Fate::Failed, Fate::HandedBack].map(|fate| fates.count(fate));
+        assert_eq!(counts, [tally.flushed_ok, tally.flushed_fail, tally.in_flight], "{tally:?}");
+        assert_eq!(counts.iter().sum::<u64>(), pushed, "{tally:?}");
+        assert!(stopped || tally.in_flight == 0, "{tally:?}");
     });
 }

@@ -11,6 +11,7 @@ use crate::config::FlushWhen;
 use crate::guard::guarded;
 use crate::mode::{Mode, Plain, Tag};
 use crate::ring::Run;
+use crate::telemetry::{Cause, Phases};
 
 /// Bytes of an item.
 pub type Weight<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
@@ -49,6 +50,8 @@ pub struct Formed<T, M: Mode<T> = Plain> {
     /// Every position from the batch's first one to before this one has its item here, or was
     /// evicted.
     pub end: u64,
+    /// How the time until now was spent.
+    pub phases: Phases,
 }
 
 impl<T, M: Mode<T>> Formed<T, M> {
@@ -87,6 +90,8 @@ pub enum Step {
 /// The forming batch of a node.
 pub struct Former<T, M: Mode<T> = Plain> {
     triggers: Triggers,
+    /// See [`teach`](Self::teach).
+    taught: (u64, u64),
     weight: Option<Weight<T>>,
     marks: Marks,
     last_id: u64,
@@ -112,12 +117,53 @@ pub struct Former<T, M: Mode<T> = Plain> {
     /// are drained is for the next batch, or under steady input an overdue batch would grow until
     /// it is full.
     cut: Option<(FlushReason, u64)>,
+    stages: Stages,
+}
+
+/// When the forming batch has come to its stages.
+#[derive(Default)]
+struct Stages {
+    /// A flusher turned to it.
+    turned: Option<Instant>,
+    /// It was ready to be written.
+    ready: Option<Instant>,
+    /// What it waits for since when.
+    held: Option<(Cause, Instant)>,
+    phases: Phases,
+}
+
+impl Stages {
+    /// It may not be written yet.
+    fn hold(&mut self, cause: Cause, now: Instant) {
+        self.ready.get_or_insert(now);
+        self.release(now);
+        self.held = Some((cause, now));
+    }
+
+    fn release(&mut self, now: Instant) {
+        if let Some((cause, since)) = self.held.take() {
+            self.phases.add(cause, now.saturating_duration_since(since));
+        }
+    }
+
+    /// The batch is closed: how its time was spent. The next one may have come already.
+    fn close(&mut self, opened: Instant, now: Instant, next: bool) -> Phases {
+        self.release(now);
+        let turned = self.turned.unwrap_or(now).max(opened);
+        let ready = self.ready.unwrap_or(now).max(turned);
+        let mut phases = std::mem::take(&mut self.phases);
+        phases.queued = turned.saturating_duration_since(opened);
+        phases.forming = ready.saturating_duration_since(turned);
+        *self = Self { turned: next.then_some(now), ..Self::default() };
+        phases
+    }
 }
 
 impl<T, M: Mode<T>> Former<T, M> {
     pub fn new(triggers: Triggers, weight: Option<Weight<T>>, now: Instant) -> Self {
         Self {
             triggers,
+            taught: (u64::MAX, u64::MAX),
             weight,
             marks: Marks::new(now),
             last_id: 0,
@@ -132,7 +178,14 @@ impl<T, M: Mode<T>> Former<T, M> {
             spoiled: Vec::new(),
             typical: u64::MAX, // nothing is known: look after the first item
             cut: None,
+            stages: Stages::default(),
         }
+    }
+
+    /// The batch is ready, but there is no permit: it goes on growing.
+    pub fn hold(&mut self, cause: Cause, now: Instant) {
+        self.stages.hold(cause, now);
+        self.cut = None;
     }
 
     /// Narrows the triggers to what the sinks can take.
@@ -145,6 +198,21 @@ impl<T, M: Mode<T>> Former<T, M> {
             let bytes = triggers.max_batch_bytes.unwrap_or(u64::MAX);
             triggers.max_batch_bytes = Some(bytes.min(limit.max(1)));
         }
+    }
+
+    /// What the sink has shown to take in one call, in items and in bytes; no limit is known at
+    /// `u64::MAX`.
+    pub fn teach(&mut self, items: u64, bytes: u64) {
+        self.taught = (items, bytes);
+    }
+
+    fn max_batch_size(&self) -> u64 {
+        (self.triggers.max_batch_size as u64).min(self.taught.0.max(1))
+    }
+
+    fn max_batch_bytes(&self) -> Option<u64> {
+        let taught = Some(self.taught.1).filter(|bytes| *bytes != u64::MAX);
+        self.triggers.max_batch_bytes.into_iter().chain(taught).min()
     }
 
     /// Position of the first item that is in no batch yet.
@@ -162,6 +230,11 @@ impl<T, M: Mode<T>> Former<T, M> {
         self.oldest().checked_add(self.triggers.max_batch_delay?)
     }
 
+    /// When the items there are to be written: at once if they are ready, else when due.
+    pub fn ready_at(&mut self) -> Option<Instant> {
+        self.stages.ready.or_else(|| self.due())
+    }
+
     /// No add of the first item, or of a later one, had returned before this moment.
     pub fn oldest(&mut self) -> Instant {
         self.marks.bound(self.first)
@@ -169,9 +242,12 @@ impl<T, M: Mode<T>> Former<T, M> {
 
     /// What to do, seeing this.
     pub fn step(&mut self, view: &View) -> Step {
-        let size = self.triggers.max_batch_size as u64;
+        let size = self.max_batch_size();
         let pending = self.pending(view);
         let have = self.have();
+        if pending > 0 {
+            self.stages.turned.get_or_insert(view.now);
+        }
         if self.sealed {
             return Step::Close(FlushReason::Bytes);
         }
@@ -211,10 +287,10 @@ impl<T, M: Mode<T>> Former<T, M> {
     /// fit.
     fn want(&mut self, pending: u64) -> Step {
         let have = self.have();
-        let mut want = self.triggers.max_batch_size as u64;
+        let mut want = self.max_batch_size();
         if self.triggers.flush_when == FlushWhen::Idle {
             want = 1; // only reached when nothing is pending
-        } else if let Some(max) = self.triggers.max_batch_bytes {
+        } else if let Some(max) = self.max_batch_bytes() {
             // A guess, so it looks no further ahead than the batch is long: heavier items than
             // before are noticed when it has doubled.
             let fit = max.saturating_sub(self.bytes).div_ceil(self.typical);
@@ -242,8 +318,13 @@ impl<T, M: Mode<T>> Former<T, M> {
         self.next + count.saturating_sub(self.held())
     }
 
+    /// Bytes of the items of this batch that are out of the ring.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Items of this batch that are out of the ring.
-    fn have(&self) -> u64 {
+    pub fn have(&self) -> u64 {
         (self.items.len() + self.spoiled.len()) as u64
     }
 
@@ -300,9 +381,9 @@ impl<T, M: Mode<T>> Former<T, M> {
     /// travels alone.
     fn refill(&mut self) {
         let Some(weight) = self.weight.clone() else { return };
-        let max = self.triggers.max_batch_bytes.unwrap_or(u64::MAX);
+        let max = self.max_batch_bytes().unwrap_or(u64::MAX);
         while let Some((_, entry)) = self.carry.front() {
-            if self.have() >= self.triggers.max_batch_size as u64 {
+            if self.have() >= self.max_batch_size() {
                 return;
             }
             let weighed = guarded(|| weight(M::item(entry)));
@@ -337,7 +418,7 @@ impl<T, M: Mode<T>> Former<T, M> {
         let due = self.due().filter(|_| reason == FlushReason::Time);
         self.last_id += 1;
         let batch = Batch {
-            id: BatchId(self.last_id),
+            id: BatchId::new(self.last_id),
             reason,
             bytes: mem::take(&mut self.bytes),
             position: self.first,
@@ -351,7 +432,8 @@ impl<T, M: Mode<T>> Former<T, M> {
         self.first = end;
         (self.sealed, self.cut) = (false, None);
         self.refill();
-        Formed { batch, tags, spoiled, end }
+        let phases = self.stages.close(opened, now, self.held() > 0);
+        Formed { batch, tags, spoiled, end, phases }
     }
 
     /// Everything that was drained and is in no batch, oldest first.

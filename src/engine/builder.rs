@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,15 +10,22 @@ use std::time::{Duration, Instant};
 use super::{Batcher, Pump};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers, Weight};
-use crate::config::{Config, ConfigError, FlushWhen, WhenFull};
+use crate::config::{Config, ConfigError, FlushWhen, OnFailure, WhenFull};
 use crate::error::SpawnError;
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+use crate::flush::AsyncFlusherThread;
 use crate::flush::{
-    Added, Admission, DroppedItem, Expiry, FailedItem, FlusherThread, Lease, Ledger, Node,
-    OnDropped, OnFailed, Opened, Shared,
+    Adaptive, Added, Admission, Bounds, Breaker, DeadLetterSink, DeadLetters, DroppedItem, Expiry,
+    FailedItem, FlusherThread, Gate, Key, Lease, Ledger, Node, OnDropped, OnFailed, Opened, Policy,
+    Retries, Retry, Shared, Throttle,
 };
 use crate::mode::{Mode, Plain, Tracked};
 use crate::ring::{CloseInChild, Ring, enlist};
-use crate::sink::{Flusher, Sink, SinkFactory, SinkLimits};
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+use crate::sink::AsyncSinkFactory;
+use crate::sink::{Dead, Flusher, Sink, SinkFactory, SinkLimits};
 use crate::sync::{MutexGuard, lock};
 use crate::telemetry::Counter;
 use crate::wait::Budget;
@@ -36,12 +43,16 @@ use crate::wait::Budget;
 /// | `when_full` | `Block` | or `Reject`, `DropNewest`, `DropOldest` |
 /// | `max_queue_bytes` | none | needs `weight` |
 /// | `max_age` | none | age at which an item is let go |
+/// | `write_timeout` | 10 s | for each call of an async sink |
+/// | `concurrency` | 1 | writes in flight per flusher of an async sink |
 pub struct Builder<T, M = Plain> {
     config: Config,
     weight: Option<Weight<T>>,
     added: Option<Added<T>>,
     on_failed: Option<OnFailed<T>>,
     on_dropped: Option<OnDropped<T>>,
+    key: Option<Key<T>>,
+    dead: Option<DeadLetterSink<T>>,
     mode: PhantomData<M>,
 }
 
@@ -53,6 +64,8 @@ impl<T: Send + 'static> Builder<T> {
             added: None,
             on_failed: None,
             on_dropped: None,
+            key: None,
+            dead: None,
             mode: PhantomData,
         }
     }
@@ -60,8 +73,8 @@ impl<T: Send + 'static> Builder<T> {
 
 impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     fn tracked(self) -> Builder<T, Tracked> {
-        let Self { config, weight, added, on_failed, on_dropped, mode: _ } = self;
-        Builder { config, weight, added, on_failed, on_dropped, mode: PhantomData }
+        let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
+        Builder { config, weight, added, on_failed, on_dropped, key, dead, mode: PhantomData }
     }
 
     /// Makes an engine whose producers can ask what became of an item:
@@ -210,6 +223,119 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         self
     }
 
+    /// Whether and how failed items are tried again; `None` for never. Without a word:
+    /// [`Retry::default`].
+    #[must_use]
+    pub fn retry(mut self, retry: impl Into<Option<Retry>>) -> Self {
+        self.config.retry = retry.into();
+        self
+    }
+
+    /// Whether a batch that the sink refuses for good is halved until the bad items stand alone, so
+    /// that the good ones are written: on, unless told otherwise. Each bad item among n costs at
+    /// most 2·log2(n) more writes, the logarithm rounded up.
+    #[must_use]
+    pub fn bisect(mut self, bisect: bool) -> Self {
+        self.config.bisect = bisect;
+        self
+    }
+
+    /// When to stop writing to a sink that keeps failing; `None` for never. Without a word:
+    /// [`Breaker::default`].
+    #[must_use]
+    pub fn breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
+        self.config.permits.breaker = breaker.into();
+        self
+    }
+
+    /// How much the sink is to be given at most; no limit without it. It delays the closing of
+    /// batches, which go on growing meanwhile.
+    #[must_use]
+    pub fn throttle(mut self, throttle: impl Into<Option<Throttle>>) -> Self {
+        self.config.permits.throttle = throttle.into();
+        self
+    }
+
+    /// Lets the number of writes in flight follow the sink's latency; all flushers may write at
+    /// once without it.
+    #[must_use]
+    pub fn adaptive(mut self, adaptive: impl Into<Option<Adaptive>>) -> Self {
+        self.config.permits.adaptive = adaptive.into();
+        self
+    }
+
+    /// What happens to what comes behind a failed item.
+    #[must_use]
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.config.on_failure = policy;
+        self
+    }
+
+    /// Says which key an item has, for [`OnFailure::ParkKey`]: a hash of it, say. Items on which it
+    /// panics share one key.
+    #[must_use]
+    pub fn key(mut self, key: impl Fn(&T) -> u64 + Send + Sync + 'static) -> Self {
+        self.key = Some(Arc::new(key));
+        self
+    }
+
+    /// Where items go that the sink will never take, each with its error: any sink of [`Dead`], one
+    /// for all flushers. What it does not take goes on to [`on_failed`](Self::on_failed), to the
+    /// item's ack, or into the shutdown report, with an error event; so it does after the
+    /// dead-letter sink has panicked, for it is not opened anew.
+    ///
+    /// A flush barrier waits for it. It is closed by the last flusher that ends.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::{Batch, Batcher, Dead, WriteContext, WriteError, sink};
+    ///
+    /// let dead = sink::from_fn(|batch: &Batch<Dead<u64>>, _: &mut WriteContext<'_>| {
+    ///     assert!(batch.iter().all(|letter| letter.item == 13));
+    ///     Ok(())
+    /// });
+    /// let batcher = Batcher::builder().dead_letters(dead).spawn(|_| {
+    ///     Ok::<_, WriteError>(sink::from_fn(|batch: &Batch<u64>, _: &mut WriteContext<'_>| {
+    ///         if batch.contains(&13) { Err(WriteError::permanent("unlucky")) } else { Ok(()) }
+    ///     }))
+    /// })?;
+    /// (0..100).try_for_each(|item| batcher.producer().add(item))?;
+    /// let report = batcher.shutdown(Duration::from_secs(5));
+    /// assert_eq!((report.tally.flushed_ok, report.stats.dead_lettered), (99, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn dead_letters(mut self, sink: impl Sink<Dead<T>> + Send + 'static) -> Self {
+        self.dead = Some(Box::new(sink));
+        self
+    }
+
+    /// How long one call of an async sink may take, its opening and closing included: 10 s unless
+    /// told otherwise. A write that takes longer is dropped, and its items count as `unknown`: they
+    /// may have arrived. They fail as [`Class::Transient`](crate::Class::Transient).
+    #[must_use]
+    pub fn write_timeout(mut self, limit: Duration) -> Self {
+        self.config.write_timeout = limit;
+        self
+    }
+
+    /// How many writes each flusher of an async sink may have in flight: 1 unless told otherwise,
+    /// at most 1024. With more than one, batches may be written out of order, so an
+    /// [`on_failure`](Self::on_failure) that keeps order is refused; and so is
+    /// [`spawn`](Self::spawn), for a sink that is not async writes one at a time.
+    #[must_use]
+    pub fn concurrency(mut self, writes: usize) -> Self {
+        self.config.concurrency = writes;
+        self
+    }
+
+    /// Makes the jitter of retries the same in each run.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = Some(seed);
+        self
+    }
+
     /// Starts the engine: opens a sink on the thread of each flusher, and returns when all are
     /// open.
     ///
@@ -226,11 +352,79 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     /// # Errors
     /// [`SpawnError`]; whatever was started is stopped again.
     pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T, M>, SpawnError> {
+        let concurrency = self.config.concurrency;
+        if concurrency > 1 {
+            return Err(ConfigError::ConcurrencyWithSyncSink { concurrency }.into());
+        }
+        let factory = Arc::new(factory);
+        self.start(|shared, flusher, opened| {
+            let factory = Arc::clone(&factory);
+            let thread = FlusherThread { shared, factory, flusher, opened };
+            move || thread.run()
+        })
+    }
+
+    /// As [`spawn`](Self::spawn), for an async sink: each flusher has a current-thread runtime of
+    /// its own, and up to [`concurrency`](Self::concurrency) writes in flight on it. The caller may
+    /// be in a runtime or not: nothing of the engine runs there. Needs the feature `tokio`.
+    ///
+    /// The runtime has timers, and sockets if the program turns tokio's feature `net` on. Its
+    /// timers count in milliseconds, so a batch may be closed up to one later than due.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::{AsyncContext, AsyncSink, Batch, Batcher, Flusher, WriteError};
+    ///
+    /// struct Client;
+    /// impl Client {
+    ///     async fn connect(_url: &str) -> Result<Self, std::io::Error> {
+    ///         Ok(Self) // and tokio::spawn what drives the connection
+    ///     }
+    /// }
+    /// impl AsyncSink<u64> for Client {
+    ///     async fn write(&self, _: &Batch<u64>, _: &mut AsyncContext<'_>) -> Result<(), WriteError> {
+    ///         tokio::time::sleep(Duration::from_millis(1)).await; // the round trip
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let url = "host=/run/db".to_owned();
+    /// let batcher = Batcher::builder()
+    ///     .concurrency(4)
+    ///     .write_timeout(Duration::from_secs(3))
+    ///     .spawn_async(async move |_: Flusher| Client::connect(&url).await)?;
+    /// (0..10_000).for_each(|item| batcher.producer().add(item).unwrap());
+    /// assert_eq!(batcher.shutdown(Duration::from_secs(5)).tally.flushed_ok, 10_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpawnError`]; whatever was started is stopped again.
+    #[cfg(feature = "tokio")]
+    #[cfg(not(any(loom, shuttle)))]
+    pub fn spawn_async<F: AsyncSinkFactory<T>>(
+        self,
+        factory: F,
+    ) -> Result<Batcher<T, M>, SpawnError> {
+        let Config { write_timeout, concurrency, .. } = self.config;
+        let factory = Arc::new(factory);
+        self.start(|shared, flusher, opened| {
+            let factory = Arc::clone(&factory);
+            let thread =
+                AsyncFlusherThread { shared, factory, flusher, opened, write_timeout, concurrency };
+            move || thread.run()
+        })
+    }
+
+    /// Starts the threads that `thread` makes.
+    fn start<R: FnOnce() + Send + 'static>(
+        self,
+        thread: impl Fn(Arc<Shared<T, M>>, Flusher, Sender<Opened>) -> R,
+    ) -> Result<Batcher<T, M>, SpawnError> {
         let flushers = self.config.flushers;
         let shared = Arc::new(self.shared(Clock::default())?);
         let weak: Weak<dyn CloseInChild> = Arc::downgrade(&shared) as _;
         enlist(weak);
-        let factory = Arc::new(factory);
         let mut batcher =
             Batcher { shared: Arc::clone(&shared), threads: Vec::new(), finished: true };
         // Until every sink is open and has told its limits, nobody collects.
@@ -238,14 +432,8 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         let (sender, opened) = channel();
         let mut failure = None;
         for index in 0..flushers {
-            let thread = FlusherThread {
-                shared: Arc::clone(&shared),
-                factory: Arc::clone(&factory),
-                flusher: Flusher { index },
-                opened: sender.clone(),
-            };
-            let name = format!("sluicegate-{index}");
-            match thread::Builder::new().name(name).spawn(move || thread.run()) {
+            let run = thread(Arc::clone(&shared), Flusher { index }, sender.clone());
+            match thread::Builder::new().name(format!("sluicegate-{index}")).spawn(run) {
                 Ok(handle) => batcher.threads.push(handle),
                 Err(error) => {
                     failure = Some(SpawnError::Thread(error));
@@ -259,6 +447,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             shared.node.stop();
         }
         drop(lease);
+        shared.node.lease_is_free();
         match failure {
             None => {
                 batcher.finished = false;
@@ -277,13 +466,13 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     /// [`Pump`].
     ///
     /// # Errors
-    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` is read as 1.
+    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` and `concurrency` are read as 1.
     pub fn pump<S: Sink<T>>(
         mut self,
         sink: S,
         clock: TestClock,
     ) -> Result<Pump<T, S, M>, ConfigError> {
-        self.config.flushers = 1;
+        (self.config.flushers, self.config.concurrency) = (1, 1);
         let shared = self.shared(Clock::Test(clock.clone()))?;
         let limits = sink.limits();
         lock(&shared.node.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
@@ -293,8 +482,9 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     fn shared(self, clock: Clock) -> Result<Shared<T, M>, ConfigError> {
         /// Numbers the engines of this process.
         static ENGINES: Counter = Counter::new(1);
-        let Self { config, weight, added, on_failed, on_dropped, mode: _ } = self;
-        config.check(weight.is_some())?;
+        let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
+        let dead = dead.map(|sink| DeadLetters::new(sink, config.flushers));
+        config.check(weight.is_some(), key.is_some())?;
         let ring = Ring::new(config.queue_depth)
             .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
         let triggers = Triggers {
@@ -312,9 +502,32 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             stamped: expiry.as_ref().is_some_and(|expiry| expiry.added.is_none()),
         };
         let node = Node::new(ENGINES.count(), ring, former, admission, clock.clone());
-        let ledger = Ledger::new(config.flushers, config.queue_depth, config.failed_kept, clock);
-        Ok(Shared { node, ledger, on_failed, on_dropped, expiry })
+        let ledger = Ledger::new(
+            config.flushers,
+            config.queue_depth,
+            config.failed_kept,
+            retries(&config),
+            Gate::new(&config.permits, config.retry.as_ref(), clock.now()),
+            clock,
+        )
+        .with_writes(config.concurrency);
+        let mut policy = Policy::new(config.seed);
+        policy.retry = config.retry;
+        policy.bisect = config.bisect;
+        policy.on_failure = config.on_failure;
+        policy.key = key;
+        policy.weight = node.admission.weight.clone();
+        Ok(Shared { node, ledger, on_failed, on_dropped, expiry, policy, dead })
     }
+}
+
+/// Where works wait: as many items as the queue has, unless told otherwise.
+fn retries<T, M: Mode<T>>(config: &Config) -> Retries<T, M> {
+    let retry = config.retry.unwrap_or_default();
+    let items = retry.max_items.unwrap_or(config.queue_depth) as u64;
+    let batch = config.max_batch_size.unwrap_or(config.queue_depth) as u64;
+    let bounds = Bounds { items, bytes: retry.max_bytes, batch };
+    Retries::new(config.on_failure, bounds, retry.give_up_after)
 }
 
 /// Waits until each sink is open and narrows the triggers to what they all take.

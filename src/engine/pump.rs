@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Producer, Shutdown};
+use crate::ack::AckReason;
 use crate::batch::{BatchId, FlushReason};
 use crate::clock::TestClock;
 use crate::collect::Buffer;
-use crate::flush::{Serving, Shared, Turn, Writer};
+use crate::flush::{Asking, Look, Serving, Shared, Writer};
 use crate::guard::drop_each;
 use crate::mode::{Mode, Plain};
 use crate::sink::{BoxError, Flusher, Sink};
@@ -84,19 +85,18 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         let Shared { node, .. } = &*self.shared;
         let _serving = Serving::engine(node.engine);
         loop {
-            let turn = node.turn(&mut lock(&node.lease), &mut self.buffer, true);
-            match turn {
-                Turn::Progress => {}
-                Turn::Wait { .. } | Turn::Stalled => {
+            match self.shared.look(&mut lock(&node.lease), &mut self.buffer, true) {
+                Look::Progress => {}
+                Look::Wait { .. } | Look::Held { .. } | Look::Stalled => {
                     node.nudge();
                     return PumpStep::Idle;
                 }
-                Turn::Done => return PumpStep::Done,
-                Turn::Batch(formed) => {
-                    let batch = &formed.batch;
-                    let (id, reason, items) = (batch.id(), batch.reason(), batch.len());
+                Look::Done => return PumpStep::Done,
+                Look::Work(work, permit) => {
+                    let (id, reason) = (work.batch.id(), work.batch.reason());
+                    let items = work.batch.len();
                     let reopen = || -> Result<S, BoxError> { Err("a pump has no factory".into()) };
-                    let empty = self.writer.flush(&self.shared, formed, &reopen);
+                    let empty = self.writer.flush(&self.shared, work, permit, &reopen);
                     self.buffer = empty.unwrap_or_default();
                     return PumpStep::Wrote { batch: id, reason, items };
                 }
@@ -113,24 +113,28 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         batches
     }
 
-    /// When the forming batch is due; `None` when there is none, or no delay is set.
+    /// When there is something to do next: the forming batch is due, or what failed is to be tried
+    /// again, as far as breaker and throttle allow. `None` when there is nothing, or no delay is
+    /// set.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let node = &self.shared.node;
+        let Shared { node, ledger, .. } = &*self.shared;
         let former = &mut lock(&node.lease).former;
         let held = former.has_items() || former.drained() > former.first();
-        if held || node.ring.pushed() > node.ring.popped() { former.due() } else { None }
+        let pending = held || node.ring.pushed() > node.ring.popped();
+        let fresh = if pending { former.ready_at() } else { None };
+        ledger.next_due(fresh)
     }
 
-    /// Moves the clock on by `time`, stopping at each moment at which a batch is due to write it
-    /// then. Returns how many batches were written.
+    /// Moves the clock on by `time`, stopping at each moment at which there is something to do.
+    /// Returns how many batches were written.
     pub fn advance(&mut self, time: Duration) -> usize {
         let end = self.clock.now().checked_add(time);
         let mut batches = self.run();
         while let Some(due) = self.next_due().filter(|due| end.is_some_and(|end| *due <= end)) {
             self.clock.advance(due.saturating_duration_since(self.clock.now()));
             let written = self.run();
-            if written == 0 {
+            if written == 0 && self.next_due().is_none_or(|next| next <= due) {
                 break; // a producer has stopped between claim and publish
             }
             batches += written;
@@ -173,9 +177,14 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         let Shared { node, ledger, .. } = &*self.shared;
         ledger.closing(FLUSHER);
         let serving = Serving::engine(node.engine);
-        let close_error = self.writer.close(&node.clock, None);
+        let mut close_errors = Vec::from_iter(self.writer.close(&node.clock, None));
+        if let Some(dead) = &self.shared.dead {
+            let asking = Asking { flusher: FLUSHER, clock: &node.clock, deadline: None };
+            close_errors.extend(dead.leave(asking));
+        }
         drop(serving);
-        ledger.ended(FLUSHER, close_error);
+        ledger.ended(FLUSHER, close_errors);
+        self.shared.hand_back_waiting();
         let mut unflushed = ledger.take_handed_back();
         node.take_rest(&mut lock(&node.lease), &mut unflushed);
         let (failed, failed_discarded) = ledger.take_failed();
@@ -198,6 +207,11 @@ impl<T, S, M: Mode<T>> Drop for Pump<T, S, M> {
         let node = &self.shared.node;
         node.close();
         let mut rest = Vec::new();
+        for mut work in self.shared.ledger.take_waiting() {
+            M::take_tags(&mut work.tags).for_each(|tag| node.let_go(tag, AckReason::Abandoned));
+            rest.append(&mut work.batch.items);
+            work.discard();
+        }
         node.abandon_rest(&mut lock(&node.lease), &mut rest);
         drop_each(&mut rest);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Batcher;
 use crate::ack::{AckError, AckReason};
 use crate::batch::BatchId;
-use crate::flush::{Activity, FailedItem, Shared};
+use crate::flush::{Activity, FailedItem, Shared, Writing};
 use crate::mode::Mode;
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
@@ -27,7 +27,9 @@ pub struct Shutdown<T> {
     pub tally: Tally,
     /// The figures of the whole run.
     pub stats: Stats,
-    /// Items that no sink has seen, oldest first, handed back.
+    /// Items handed back, oldest first: no sink has seen them, or none has taken them and they
+    /// waited to be tried again. Nothing of them was applied. A batch of which only some items
+    /// failed comes part by part.
     pub unflushed: Vec<T>,
     /// Items that the sink did not take, unless the builder's `on_failed` has taken them.
     pub failed: Vec<FailedItem<T>>,
@@ -54,7 +56,8 @@ pub struct LeftBehind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stuck {
-    /// In `Sink::write`, or in `on_dropped` for an item that was too old for it. The items of the
+    /// In `Sink::write`, or in a future of `AsyncSink::write` that blocks the thread (then each
+    /// write in flight has an entry), or in `on_dropped` for an item that was too old for it. The items of the
     /// batch count as `unknown`.
     Writing {
         /// The batch.
@@ -62,7 +65,8 @@ pub enum Stuck {
         /// Its items.
         items: u64,
     },
-    /// In `on_failed`, `on_dropped`, or a waker of an ack. The batch's fates were settled before.
+    /// In the dead-letter sink, `on_failed`, `on_dropped`, or a waker of an ack. The batch's fates
+    /// were settled before.
     Reporting {
         /// The batch.
         batch: BatchId,
@@ -128,6 +132,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         if !ledger.wait_ended(until, here) || here.is_some() {
             ledger.stop();
             node.stop();
+            node.give_up();
             left = self.leave_behind(|flusher, _| here == Some(flusher));
         }
         // A write that is just about to end should not count as unknown, and flushers without one
@@ -136,6 +141,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         ledger.wait_ended(Some(give_up), None);
         left.extend(self.leave_behind(|_, _| true));
         self.join(give_up);
+        shared.hand_back_waiting();
         let unflushed = self.take_unflushed(give_up);
         let (failed, failed_discarded) = ledger.take_failed();
         let stats = ledger.stats(node);
@@ -204,7 +210,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         }
     }
 
-    /// What no sink has seen: batches handed back, the forming batch, the ring.
+    /// What was not written: batches handed back, the forming batch, the ring.
     fn take_unflushed(&self, give_up: Instant) -> Vec<T> {
         let Shared { node, ledger, .. } = &*self.shared;
         let mut items = Vec::new();
@@ -229,7 +235,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
 
 fn stuck(flusher: Flusher, at: Activity) -> Option<LeftBehind> {
     let stuck = match at {
-        Activity::Writing { batch, items, .. } => Stuck::Writing { batch, items },
+        Activity::Writing(Writing { batch, items, .. }) => Stuck::Writing { batch, items },
         Activity::Reporting { batch, .. } => Stuck::Reporting { batch },
         Activity::Closing => Stuck::Closing,
         Activity::Collecting => Stuck::Collecting,

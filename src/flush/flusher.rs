@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::write::Writer;
-use super::{Serving, Shared};
+use super::{Asking, Serving, Shared};
 use crate::collect::Buffer;
 use crate::guard::guarded;
 use crate::mode::Mode;
@@ -26,10 +26,10 @@ pub struct FlusherThread<T, M: Mode<T>, F> {
 }
 
 /// Tells the ledger that the thread has ended, however it did.
-struct Ending<'a, T, M: Mode<T>> {
-    shared: &'a Shared<T, M>,
-    flusher: Flusher,
-    close_error: Option<WriteError>,
+pub struct Ending<'a, T, M: Mode<T>> {
+    pub shared: &'a Shared<T, M>,
+    pub flusher: Flusher,
+    pub close_errors: Vec<WriteError>,
 }
 
 impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
@@ -37,7 +37,8 @@ impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
         if std::thread::panicking() {
             self.shared.node.close(); // a defect of ours: producers must not wait for nobody
         }
-        self.shared.ledger.ended(self.flusher, self.close_error.take());
+        let errors = std::mem::take(&mut self.close_errors);
+        self.shared.ledger.ended(self.flusher, errors);
     }
 }
 
@@ -52,7 +53,7 @@ where
     pub fn run(self) {
         let Self { shared, factory, flusher, opened } = self;
         let shared = &*shared;
-        let mut ending = Ending { shared, flusher, close_error: None };
+        let mut ending = Ending { shared, flusher, close_errors: Vec::new() };
         let _serving = Serving::engine(shared.node.engine);
         match open(&*factory, flusher) {
             Ok((sink, limits)) => {
@@ -65,7 +66,11 @@ where
                     return;
                 }
                 shared.ledger.closing(flusher);
-                ending.close_error = writer.close(&shared.node.clock, shared.ledger.deadline());
+                let (clock, deadline) = (&shared.node.clock, shared.ledger.deadline());
+                ending.close_errors.extend(writer.close(clock, deadline));
+                if let Some(dead) = &shared.dead {
+                    ending.close_errors.extend(dead.leave(Asking { flusher, clock, deadline }));
+                }
             }
             Err(error) => {
                 let _ = opened.send(Opened { flusher, limits: Err(error) });
@@ -83,9 +88,9 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
 ) {
     let mut buffer = Buffer::default();
     loop {
-        let batch = shared.node.collect(&mut lock(&shared.node.lease), &mut buffer);
-        let Some(batch) = batch else { return };
-        match writer.flush(shared, batch, reopen) {
+        let next = shared.next(&mut lock(&shared.node.lease), &mut buffer);
+        let Some((work, permit)) = next else { return };
+        match writer.flush(shared, work, permit, reopen) {
             Some(empty) => buffer = empty,
             None => return,
         }

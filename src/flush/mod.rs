@@ -11,14 +11,24 @@
 //! order of the ring; the batch stays in the cache of the thread that formed it (Schmidt et al.,
 //! "Leader/Followers").
 
+mod classify;
+mod dead;
 mod flusher;
+mod gate;
 mod ledger;
+mod next;
 mod node;
-#[allow(dead_code)] // until the flushers ask it
 mod permit;
+mod policy;
+mod report;
+mod retries;
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+mod tasks;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
+mod work;
 mod write;
 
 use std::cell::RefCell;
@@ -26,19 +36,31 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use dead::{Asking, DeadLetterSink, DeadLetters};
 pub use flusher::{FlusherThread, Opened};
-pub use ledger::{Activity, Ledger, Resolution};
-pub use node::{Admission, Lease, Node, Turn};
+#[cfg(any(loom, shuttle))]
+pub use gate::Permit;
+pub use gate::{Gate, Permits};
+pub use ledger::{Activity, Ledger, Resolution, Writing};
+pub use next::Look;
+pub use node::{Admission, Lease, Node};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
+pub use policy::{Key, Policy};
+pub use retries::{Bounds, Retries};
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+pub use tasks::AsyncFlusherThread;
+#[cfg(any(loom, shuttle))]
+pub use work::Work;
 pub use write::Writer;
 
 use crate::ack::{AckError, AckReason};
 use crate::batch::BatchId;
 use crate::config::DropReason;
-use crate::guard::guarded;
+use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Plain, Tag};
 use crate::ring::CloseInChild;
-use crate::sink::WriteError;
+use crate::sink::{Applied, WriteError};
 use crate::sync::{mutated, thread_local};
 
 /// Takes failed items.
@@ -97,6 +119,8 @@ pub struct Shared<T, M: Mode<T> = Plain> {
     pub on_failed: Option<OnFailed<T>>,
     pub on_dropped: Option<OnDropped<T>>,
     pub expiry: Option<Expiry<T>>,
+    pub policy: Policy<T>,
+    pub dead: Option<DeadLetters<T>>,
 }
 
 impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
@@ -129,6 +153,37 @@ impl<T, M: Mode<T>> Shared<T, M> {
             (None, None) => guarded(|| drop(item)),
         };
         u64::from(told.is_err())
+    }
+
+    /// Whether somebody takes failed items.
+    pub fn tells(&self) -> bool {
+        self.on_failed.is_some() || self.dead.is_some()
+    }
+
+    /// Hands back whatever waits to be written again. To be called when nobody writes any more.
+    pub fn hand_back_waiting(&self) {
+        for mut work in self.ledger.take_waiting() {
+            let items = std::mem::take(&mut work.batch.items);
+            let tags = M::take_tags(&mut work.tags);
+            match &work.past.failure {
+                Some(failure) if work.past.unknown => {
+                    tags.for_each(|tag| self.node.let_go(tag, AckReason::Unknown));
+                    let (error, batch) = (&failure.error, work.batch.id);
+                    let error = match error.what_applied() {
+                        Applied::Unknown => Arc::clone(error),
+                        Applied::Nothing => Arc::new(error.again("").applied(Applied::Unknown)),
+                    };
+                    let lost = |item| FailedItem { item, error: Arc::clone(&error), batch };
+                    let mut left = self.ledger.lose_unknown(items.into_iter().map(lost).collect());
+                    drop_each(&mut left);
+                }
+                _ => {
+                    tags.for_each(|tag| self.node.let_go(tag, AckReason::HandedBack));
+                    self.ledger.hand_back(work.place(), items);
+                }
+            }
+            work.discard();
+        }
     }
 
     /// The flush barrier: waits until every item added before this call has met its fate.

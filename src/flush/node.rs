@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use super::gate::{Held, Load, Permit};
 use crate::ack::{AckError, AckReason};
 use crate::clock::Clock;
 use crate::collect::{Buffer, Formed, Former, Step, View, Weight};
 use crate::config::WhenFull;
 use crate::mode::{Mode, Plain, RunRefused, Tag};
 use crate::ring::{PopError, Ring, RunError, generation, in_child};
-use crate::sync::{Backoff, FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause, sleep};
+use crate::sync::{FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause};
 use crate::telemetry::{ClosingCounter, Counter, nanos};
-use crate::wait::{Budget, Charge, WaitList, Wake};
+#[cfg(any(feature = "tokio", loom, shuttle))]
+use crate::wait::Bell;
+use crate::wait::{Budget, Charge, WaitList, Wake, Want};
 
 /// A wait this short would have been worth spinning for; see `docs/decisions/0007-spin-budgets.md`.
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
@@ -19,7 +22,7 @@ const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
 /// Between two looks at waiters beside whom there is room.
 const NUDGE: Duration = Duration::from_millis(1);
 /// Between two looks for an item whose producer has stopped between claim and publish.
-const STALL_SLEEP: Duration = Duration::from_micros(200);
+pub const STALL_SLEEP: Duration = Duration::from_micros(200);
 
 /// What an item must pass to get into the ring, besides finding room there.
 pub struct Admission<T> {
@@ -59,6 +62,9 @@ pub struct Node<T, M: Mode<T> = Plain> {
     /// The right to take items out of the ring. Waiting for items happens under it, writing does
     /// not.
     pub lease: Mutex<Lease<T, M>>,
+    /// Where flushers that are tasks wait for the lease.
+    #[cfg(any(feature = "tokio", loom, shuttle))]
+    pub bell: Bell,
     pub clock: Clock,
     pub start: Instant,
     /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned
@@ -66,6 +72,10 @@ pub struct Node<T, M: Mode<T> = Plain> {
     pub oldest: Counter,
     pub parks: Counter,
     pub stalls: Counter,
+    /// The most that the sink has shown to take in one call: items, and bytes by weight. No limit
+    /// is known at `u64::MAX`.
+    pub taught_items: Counter,
+    pub taught_bytes: Counter,
     /// Items let go at the door. Read once for each tally, in which they count as enqueued and as
     /// dropped.
     pub newest: ClosingCounter,
@@ -80,9 +90,12 @@ pub struct Lease<T, M: Mode<T> = Plain> {
 }
 
 /// What one turn of collecting has brought.
+#[allow(clippy::large_enum_variant)] // moved once a batch; a box would be an allocation
 pub enum Turn<T, M: Mode<T> = Plain> {
     /// A batch to write.
-    Batch(Formed<T, M>),
+    Batch(Formed<T, M>, Permit),
+    /// A batch is ready, but there is no permit until then.
+    Held { until: Option<Instant> },
     /// Some items were taken in; go on.
     Progress,
     /// The next item is claimed and not published.
@@ -110,12 +123,16 @@ impl<T, M: Mode<T>> Node<T, M> {
             wake: Wake::new(clock.clone()),
             room: WaitList::new(clock.clone()),
             admission,
+            #[cfg(any(feature = "tokio", loom, shuttle))]
+            bell: Bell::default(),
             lease: Mutex::new(Lease { former, looks: FLUSHER_LOOKS }),
             clock,
             start,
             oldest: Counter::new(0),
             parks: Counter::new(0),
             stalls: Counter::new(0),
+            taught_items: Counter::new(u64::MAX),
+            taught_bytes: Counter::new(u64::MAX),
             newest: ClosingCounter::default(),
         }
     }
@@ -191,6 +208,30 @@ impl<T, M: Mode<T>> Node<T, M> {
         }
     }
 
+    /// The sink did not take so much in one call: batches are to have half as much, of bytes where
+    /// there is a weight, else of items. If a single item is too much, that item is at fault, and
+    /// nothing was learned of batches.
+    pub fn too_large(&self, items: usize, bytes: u64) {
+        match (items, bytes) {
+            (0 | 1, _) => {
+                self.taught_items.set(u64::MAX);
+                self.taught_bytes.set(u64::MAX);
+            }
+            (items, 0) => self.taught_items.set(self.taught_items.get().min(items as u64 / 2)),
+            (_, bytes) => self.taught_bytes.set(self.taught_bytes.get().min(bytes.div_ceil(2))),
+        }
+    }
+
+    /// The sink has taken so much in one call: batches may have as much.
+    pub fn taken(&self, items: usize, bytes: u64) {
+        if self.taught_items.get() < items as u64 {
+            self.taught_items.set(items as u64);
+        }
+        if self.taught_bytes.get() < bytes {
+            self.taught_bytes.set(bytes);
+        }
+    }
+
     /// Whether another item may find room.
     pub fn has_room(&self) -> bool {
         self.ring.len() < self.ring.capacity()
@@ -223,55 +264,36 @@ impl<T, M: Mode<T>> Node<T, M> {
         self.wake.stop(&self.ring);
     }
 
-    /// Collects the next batch, waiting for it; `None` when there will be no more. `buffer` is for
-    /// the next batch's items and is taken with the batch.
-    pub fn collect(
-        &self,
-        lease: &mut Lease<T, M>,
-        buffer: &mut Buffer<T, M>,
-    ) -> Option<Formed<T, M>> {
-        let mut backoff = Backoff::default();
-        loop {
-            let stuck = match self.turn(lease, buffer, false) {
-                Turn::Batch(batch) => return Some(batch),
-                Turn::Done => return None,
-                Turn::Progress => {
-                    backoff = Backoff::default();
-                    continue;
-                }
-                Turn::Wait { position, until } => {
-                    self.wait(lease, position, until);
-                    continue;
-                }
-                Turn::Stalled => !backoff.wait(),
-            };
-            if stuck {
-                // What is overdue does not wait for the items behind a stopped producer.
-                if let Turn::Batch(batch) = self.turn(lease, buffer, true) {
-                    return Some(batch);
-                }
-                sleep(STALL_SLEEP);
-            }
-        }
+    /// To be called after the lease was unlocked by somebody who is no flusher.
+    pub fn lease_is_free(&self) {
+        #[cfg(any(feature = "tokio", loom, shuttle))]
+        self.bell.lease_is_free();
+    }
+
+    /// Writes that can be cut short are waited for no longer.
+    pub fn give_up(&self) {
+        #[cfg(any(feature = "tokio", loom, shuttle))]
+        self.bell.give_up();
     }
 
     /// One turn: looks at the ring once, and acts on it. `partial`: write what is overdue though
-    /// more is claimed.
+    /// more is claimed. `permit` is asked before a batch is closed.
     pub fn turn(
         &self,
         lease: &mut Lease<T, M>,
         buffer: &mut Buffer<T, M>,
         partial: bool,
+        permit: &mut dyn FnMut(Instant, Load) -> Result<Permit, Held>,
     ) -> Turn<T, M> {
         if self.wake.stopped() {
             return Turn::Done;
         }
         let former = &mut lease.former;
         let view = self.view(former);
-        match former.step(&view) {
-            Step::Wait { position, until } => Turn::Wait { position, until },
-            Step::Done => Turn::Done,
-            Step::Close(reason) => Turn::Batch(former.close(reason, view.now, buffer)),
+        let reason = match former.step(&view) {
+            Step::Wait { position, until } => return Turn::Wait { position, until },
+            Step::Done => return Turn::Done,
+            Step::Close(reason) => reason,
             Step::Drain { up_to } => {
                 match self.drain(former, up_to) {
                     Ok(()) => return Turn::Progress,
@@ -286,11 +308,17 @@ impl<T, M: Mode<T>> Node<T, M> {
                 }
                 let pending = former.pending(&view);
                 match former.overdue(&view, pending) {
-                    Some(reason) if partial && former.has_items() => {
-                        Turn::Batch(former.close(reason, view.now, buffer))
-                    }
-                    _ => Turn::Stalled,
+                    Some(reason) if partial && former.has_items() => reason,
+                    _ => return Turn::Stalled,
                 }
+            }
+        };
+        let load = Load { items: former.have(), bytes: former.bytes(), kind: None };
+        match permit(view.now, load) {
+            Ok(permit) => Turn::Batch(former.close(reason, view.now, buffer), permit),
+            Err(Held { cause, until }) => {
+                former.hold(cause, view.now);
+                Turn::Held { until }
             }
         }
     }
@@ -299,6 +327,7 @@ impl<T, M: Mode<T>> Node<T, M> {
         let flush_to = self.wake.flush_to(); // before the tail: closing sets this last
         let press_to = self.wake.press_to();
         former.skip_to(self.ring.popped()); // before the tail, which it never passes
+        former.teach(self.taught_items.get(), self.taught_bytes.get());
         let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
         let tail = self.ring.tail();
         former.mark(tail.position, now);
@@ -375,37 +404,39 @@ impl<T, M: Mode<T>> Node<T, M> {
     }
 
     /// Keeps away from the producers' cache lines until the batch that ends at `position` is there,
-    /// or due, or there is news: a few looks at its last slot alone, then to sleep.
-    fn wait(&self, lease: &mut Lease<T, M>, position: u64, until: Option<Instant>) {
+    /// or due, or there is news: a few looks at its last slot alone, then to sleep. `alarm` is when
+    /// something else is to be done, `alarms` how many alarms there were before that was known.
+    pub fn wait(
+        &self,
+        lease: &mut Lease<T, M>,
+        position: u64,
+        until: Option<Instant>,
+        alarm: Option<Instant>,
+        alarms: u64,
+    ) {
         let Lease { former, looks } = lease;
         let first = former.first();
+        let want = Want::Items { first, position };
         // The first item may come any moment from the last look at the ring on.
-        let cut = until.or_else(|| former.due());
+        let cut = earlier(until.or_else(|| former.due()), alarm);
         for _ in 0..*looks {
             pause(FLUSHER_PAUSES);
-            if self.ring.published_before(position) || self.wake.has_news(first) {
+            if self.ring.published_before(position) || self.wake.has_news(want, alarms) {
                 *looks = FLUSHER_LOOKS;
                 return;
             }
             if cut.is_some_and(|cut| cut <= self.clock.now()) {
-                if until.is_some() {
+                if until.is_some() || alarm == cut {
                     return;
                 }
                 break; // nothing was there: with a short delay that must not mean to look for ever
             }
         }
-        let empty = self.ring.tail().position <= first;
-        let (position, until) = if empty { (first + 1, None) } else { (position, former.due()) };
         let parked = self.clock.now();
-        let until = if self.nudge() {
-            let soon = parked + NUDGE;
-            Some(until.map_or(soon, |until| until.min(soon)))
-        } else {
-            until
-        };
-        if let Some(stamp) = self.wake.park(&self.ring, first, position, until) {
-            former.mark(position - 1, stamp);
-            self.parks.count();
+        let (position, until) = self.doze(former, position, alarm, parked);
+        let want = Want::Items { first, position };
+        if let Some(stamp) = self.wake.park(&self.ring, want, alarms, until) {
+            self.woken(former, position, stamp);
             *looks = if stamp.saturating_duration_since(parked) < WORTH_SPINNING {
                 (*looks * 2).clamp(LOOKS_MIN, FLUSHER_LOOKS)
             } else {
@@ -413,4 +444,44 @@ impl<T, M: Mode<T>> Node<T, M> {
             };
         }
     }
+
+    /// Up to where the ring is to be claimed for a sleeper to wake, and until when it sleeps at
+    /// most.
+    pub fn doze(
+        &self,
+        former: &mut Former<T, M>,
+        position: u64,
+        alarm: Option<Instant>,
+        now: Instant,
+    ) -> (u64, Option<Instant>) {
+        let first = former.first();
+        let empty = self.ring.tail().position <= first;
+        let (position, until) = if empty { (first + 1, None) } else { (position, former.due()) };
+        (position, earlier(until, self.doze_held(alarm, now)))
+    }
+
+    /// As [`doze`](Self::doze), whatever is in the ring.
+    pub fn doze_held(&self, until: Option<Instant>, now: Instant) -> Option<Instant> {
+        earlier(until, self.nudge().then(|| now + NUDGE))
+    }
+
+    /// The sleep for that position has ended, with that stamp.
+    pub fn woken(&self, former: &mut Former<T, M>, position: u64, stamp: Instant) {
+        former.mark(position - 1, stamp);
+        self.parks.count();
+    }
+
+    /// Sleeps, whatever is in the ring, until then or until there is an alarm after the `alarms`
+    /// that there were.
+    pub fn wait_held(&self, until: Option<Instant>, alarms: u64) {
+        let until = self.doze_held(until, self.clock.now());
+        if self.wake.park(&self.ring, Want::Alarm, alarms, until).is_some() {
+            self.parks.count();
+        }
+    }
+}
+
+/// The earlier of two times, where one is known.
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }

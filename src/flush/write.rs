@@ -1,19 +1,24 @@
-//! The stages behind a closed batch: write, classify, settle, report.
+//! The stages behind a permit: expire, write, classify, settle, report.
 
 use std::mem;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
-use super::ledger::{Begun, Settled};
-use super::{Expiry, FailedItem, Node, Shared};
-use crate::ack::{AckError, AckReason, Receipt};
-use crate::batch::{Batch, BatchId};
+use super::classify::{Answer, classify};
+use super::gate::{Permit, Refusal};
+use super::ledger::{Begun, Parked, Settled, Slot};
+use super::permit::BreakerState;
+use super::policy::key_of;
+use super::report;
+use super::work::{Moment, Work};
+use super::{Expiry, Node, Shared};
+use crate::ack::AckReason;
+use crate::batch::Batch;
 use crate::clock::Clock;
-use crate::collect::{Buffer, Formed};
-use crate::config::DropReason;
+use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
 use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
+use crate::sync::mutated;
 
 /// Writes the batches of one flusher to its sink.
 pub struct Writer<S> {
@@ -21,31 +26,6 @@ pub struct Writer<S> {
     /// `None` after a panic, until it is opened again.
     sink: Option<S>,
     marked: Vec<(usize, WriteError)>,
-}
-
-/// What came of a write: how many items failed and how, and those items.
-pub struct Verdict<T> {
-    pub fail: u64,
-    pub unknown: u64,
-    /// The spoiled ones first, then in the order of the batch.
-    pub failed: Vec<FailedItem<T>>,
-    /// Where those that were in the batch stood.
-    failed_at: Vec<usize>,
-    /// Errors that belong to no item. They are the caller's, so they are dropped with care, later.
-    pub surplus: Vec<Arc<WriteError>>,
-    /// Items that the weight function panicked on; they are among the failed ones.
-    pub spoiled: u64,
-    started: Instant,
-    pub took: Duration,
-    pub panicked: bool,
-}
-
-/// What the sink said.
-struct Answer {
-    result: Result<(), WriteError>,
-    started: Instant,
-    took: Duration,
-    panicked: bool,
 }
 
 impl<S> Writer<S> {
@@ -57,77 +37,23 @@ impl<S> Writer<S> {
         self.sink.as_mut()
     }
 
-    /// Takes a batch through every stage and gives its empty buffer back. `None`: no more batches,
-    /// the engine has stopped or has given up on this flusher.
+    /// Takes a work through every stage and gives its empty buffer back. `None`: no more works, the
+    /// engine has stopped or has given up on this flusher.
     pub fn flush<T, M: Mode<T>>(
         &mut self,
         shared: &Shared<T, M>,
-        mut formed: Formed<T, M>,
+        mut work: Work<T, M>,
+        permit: Permit,
         reopen: &dyn Fn() -> Result<S, BoxError>,
     ) -> Option<Buffer<T, M>>
     where
         S: Sink<T>,
     {
-        let Shared { node, ledger, .. } = shared;
-        let expired = match &shared.expiry {
-            Some(expiry) => expire(node, expiry, &mut formed),
-            None => Vec::new(),
-        };
-        let begun = ledger.begin(self.flusher, formed, expired.len() as u64);
-        let (mut batch, mut spoiled, deadline) = match begun {
-            Begun::Write(batch, spoiled, deadline) => (batch, spoiled, deadline),
-            Begun::TooLate(mut tags, spoiled) => {
-                M::take_tags(&mut tags)
-                    .chain(spoiled)
-                    .for_each(|tag| node.let_go(tag, AckReason::HandedBack));
-                tell_expired(shared, expired);
-                return None;
-            }
-        };
-        // Before the write: whoever waits for an item that is not in it must not wait for it.
-        let late = !expired.is_empty() && {
-            let panics = tell_expired(shared, expired);
-            ledger.count_callback_panics(panics);
-            ledger.is_left_behind(self.flusher)
-        };
-        if late {
-            drop_each(&mut batch.items);
-            drop_each(&mut spoiled);
-            return None;
-        }
-        let answer = self.write(shared, &batch, deadline, reopen);
-        if node.forked() {
-            return None; // the sink has forked, and this is the child: the batch is the parent's
-        }
-        let mut verdict = classify(&mut batch, spoiled, answer, &mut self.marked);
-        let told = shared.on_failed.is_some() && !verdict.failed.is_empty();
-        let report = M::TRACKED || told;
-        let Some(settled) = ledger.settle(self.flusher, &batch, &mut verdict, report) else {
-            drop_each(&mut batch.items);
-            verdict.discard();
-            return None;
-        };
-        let Settled { mut tags, spoiled, positions } = settled;
-        if report {
-            // Acks first: whoever takes the failed items may take its time.
-            let failed = fail_promises(shared, &mut verdict, &mut tags, spoiled);
-            tell_flushed(node, batch.id, &verdict, &mut tags);
-            let panics = tell_failed(shared, failed);
-            ledger.reported(self.flusher, positions, &mut verdict.failed, panics);
-        }
-        if !verdict.failed.is_empty() {
-            tracing::warn!(
-                items = verdict.failed.len(),
-                batch = batch.id.get(),
-                "failed items are let go: more have failed than `failed_kept`"
-            );
-        }
-        let mut items = mem::take(&mut batch.items);
-        let panics = drop_each(&mut items) + verdict.discard();
-        if panics > 0 {
-            ledger.count_callback_panics(panics);
-        }
-        Some(Buffer { items, tags })
+        let slot = shared.ledger.slot(self.flusher, 0);
+        let started = start(shared, slot, &mut work, permit)?;
+        let Started { spoiled, deadline, answer } = started;
+        let answer = answer.unwrap_or_else(|| self.write(shared, &work.batch, deadline, reopen));
+        finish(shared, slot, work, spoiled, answer, &mut self.marked)
     }
 
     fn write<T, M: Mode<T>>(
@@ -140,14 +66,11 @@ impl<S> Writer<S> {
     where
         S: Sink<T>,
     {
-        let start = shared.node.clock.now();
+        let started = shared.node.clock.now();
         let answer = |result, panicked| {
-            let took = shared.node.clock.now().saturating_duration_since(start);
-            Answer { result, started: start, took, panicked }
+            let took = shared.node.clock.now().saturating_duration_since(started);
+            Answer { result, started, took, panicked, wrote: true, last: false }
         };
-        if batch.is_empty() {
-            return answer(Ok(()), false); // all of it spoiled: nothing for the sink
-        }
         let sink = match &mut self.sink {
             Some(sink) => sink,
             closed => match reopen() {
@@ -163,7 +86,7 @@ impl<S> Writer<S> {
             Err(message) => {
                 tracing::error!(
                     flusher = self.flusher.index,
-                    batch = batch.id.get(),
+                    batch = %batch.id,
                     message,
                     "the sink panicked; its batch has failed, the sink is opened anew"
                 );
@@ -195,21 +118,198 @@ impl<S> Writer<S> {
     }
 }
 
-fn not_open(error: BoxError) -> WriteError {
+/// A write that has begun.
+pub struct Started<T> {
+    pub spoiled: Vec<T>,
+    /// Shutdown gives up at that time, if it is known.
+    pub deadline: Option<Instant>,
+    /// What there is to say already: the sink is not to be asked.
+    pub answer: Option<Answer>,
+}
+
+/// The stages before the sink. `None`: it is too late for this work, and for any other.
+pub fn start<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    slot: Slot,
+    work: &mut Work<T, M>,
+    permit: Permit,
+) -> Option<Started<T>> {
+    let (spoiled, deadline) = begin(shared, slot, work, permit)?;
+    if permit.is_probe() {
+        report::breaker(BreakerState::HalfOpen);
+    }
+    let now = || shared.node.clock.now();
+    let answer = match permit {
+        Permit::Refuse(why) => Some(refused(work, why, now())),
+        _ if work.batch.is_empty() => Some(Answer::unasked(Ok(()), now())), // spoiled, or parked
+        _ => None,
+    };
+    Some(Started { spoiled, deadline, answer })
+}
+
+/// The stages after it; gives the work's empty buffer back. `None`: no more works, the engine has
+/// given up on this flusher.
+pub fn finish<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    slot: Slot,
+    mut work: Work<T, M>,
+    spoiled: Vec<T>,
+    answer: Answer,
+    marked: &mut Vec<(usize, WriteError)>,
+) -> Option<Buffer<T, M>> {
+    let Shared { node, ledger, policy, .. } = shared;
+    if node.forked() {
+        return None; // the sink has forked, and this is the child: the batch is the parent's
+    }
+    work.past.attempts += u32::from(answer.wrote);
+    work.past.phases.writing += answer.took;
+    let now = Moment { at: node.clock.now(), wall: SystemTime::now() };
+    if answer.wrote {
+        learn(node, &work.batch, &answer);
+    }
+    let mut verdict = classify(&mut work, spoiled, answer, marked, policy, now);
+    if mutated("alarm_before_change") {
+        node.wake.alarm(&node.ring);
+    }
+    let Some(settled) = ledger.settle(slot, &work, &mut verdict, shared.tells()) else {
+        work.discard();
+        verdict.discard();
+        return None;
+    };
+    let Settled { mut tags, spoiled, writing, alarm, report, breaker, halt } = settled;
+    if halt && !mutated("halt_no_wake") {
+        report::halted(work.batch.id);
+        node.close();
+        node.stop();
+    } else if alarm && !mutated("alarm_before_change") {
+        node.wake.alarm(&node.ring);
+    }
+    if let Some(state) = breaker {
+        report::breaker(state);
+    }
+    if report {
+        let panics = report::fates(shared, slot, &work, &mut verdict, &mut tags, spoiled);
+        ledger.reported(slot, &writing, &mut verdict.kept_out, panics);
+    }
+    report::let_go(&verdict.kept_out, work.batch.id);
+    let mut items = mem::take(&mut work.batch.items);
+    let panics = drop_each(&mut items) + verdict.discard() + work.discard();
+    if panics > 0 {
+        ledger.count_callback_panics(panics);
+    }
+    Some(Buffer { items, tags })
+}
+
+pub fn not_open(error: BoxError) -> WriteError {
     let text = guarded(move || error.to_string());
     let text = text.unwrap_or_else(|panic| format!("its error cannot be shown: {panic}"));
     WriteError::new(Class::Disconnected, format!("the sink did not open again: {text}"))
 }
 
-fn panicked_closing(message: &str) -> WriteError {
+/// Takes note of how much the sink takes in one call.
+fn learn<T, M: Mode<T>>(node: &Node<T, M>, batch: &Batch<T>, answer: &Answer) {
+    match &answer.result {
+        Ok(()) => node.taken(batch.len(), batch.bytes),
+        Err(error) if error.class() == Class::TooLarge => {
+            node.too_large(batch.len(), batch.bytes);
+        }
+        Err(_) => {}
+    }
+}
+
+pub fn panicked_closing(message: &str) -> WriteError {
     WriteError::permanent(format!("the sink panicked while closing: {message}"))
 }
 
-/// Takes the items out of a batch that are too old to be written.
+/// What is said in the sink's place when it is not asked.
+fn refused<T, M: Mode<T>>(work: &Work<T, M>, why: Refusal, now: Instant) -> Answer {
+    let error = match (why, &work.past.failure) {
+        (Refusal::BreakerOpen, Some(failure)) => failure.error.again("the breaker is open; last: "),
+        (Refusal::BreakerOpen, None) => WriteError::disconnected("the breaker is open"),
+        (Refusal::TooLong, Some(failure)) => failure.error.again("it failed for too long; last: "),
+        (Refusal::TooLong, None) => WriteError::transient("it failed for too long"),
+    };
+    Answer { last: true, ..Answer::unasked(Err(error), now) }
+}
+
+/// Everything before the sink is asked: takes out what is too old and what must wait behind others,
+/// and takes note that the write begins. `None`: it is too late for it.
+fn begin<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    slot: Slot,
+    work: &mut Work<T, M>,
+    permit: Permit,
+) -> Option<(Vec<T>, Option<Instant>)> {
+    let Shared { node, ledger, .. } = shared;
+    let expired = match &shared.expiry {
+        Some(expiry) => expire(node, expiry, work),
+        None => Vec::new(),
+    };
+    if work.is_fresh() && !work.past.parked && ledger.has_waiting() {
+        park(shared, work);
+    }
+    let (mut spoiled, deadline) = match ledger.begin(slot, work, permit, expired.len() as u64) {
+        Begun::Write(spoiled, deadline) => (spoiled, deadline),
+        Begun::TooLate(mut tags, spoiled) => {
+            let all = M::take_tags(&mut tags).chain(spoiled);
+            all.for_each(|tag| node.let_go(tag, AckReason::HandedBack));
+            report::expired(shared, expired);
+            return None;
+        }
+    };
+    // Before the write: whoever waits for an item that is not in it must not wait for it.
+    if !expired.is_empty() {
+        let panics = report::expired(shared, expired);
+        ledger.count_callback_panics(panics);
+        if ledger.is_left_behind(slot) {
+            drop_each(&mut work.batch.items);
+            drop_each(&mut spoiled);
+            return None;
+        }
+    }
+    Some((spoiled, deadline))
+}
+
+/// Sets items aside that wait behind a failed one of the same key.
+fn park<T, M: Mode<T>>(shared: &Shared<T, M>, work: &mut Work<T, M>) {
+    let Some(key) = shared.policy.parking() else { return };
+    let keys: Vec<u64> = work.batch.items.iter().map(|item| key_of(key, item)).collect();
+    let parked = shared.ledger.parked(&keys);
+    if !parked.contains(&true) {
+        return;
+    }
+    let weigh = |item: &T| match &shared.policy.weight {
+        Some(weight) => guarded(|| weight(item)).unwrap_or(0) as u64,
+        None => 0,
+    };
+    let first = parked.iter().position(|parked| *parked).unwrap_or(0);
+    let (mut free, mut free_tags) = (Vec::new(), M::Tags::default());
+    let mut behind =
+        Parked { first, items: Vec::new(), tags: M::Tags::default(), bytes: 0, keys: Vec::new() };
+    for (index, item) in mem::take(&mut work.batch.items).into_iter().enumerate() {
+        let tag = M::take_tag(&mut work.tags, index);
+        if parked[index] {
+            behind.bytes = behind.bytes.saturating_add(weigh(&item));
+            behind.keys.push(keys[index]);
+            behind.items.push(item);
+            M::put_tag(tag, &mut behind.tags);
+        } else {
+            free.push(item);
+            M::put_tag(tag, &mut free_tags);
+        }
+    }
+    behind.keys.sort_unstable();
+    behind.keys.dedup();
+    work.batch.bytes = work.batch.bytes.saturating_sub(behind.bytes);
+    (work.batch.items, work.tags) = (free, free_tags);
+    shared.ledger.park(work, behind);
+}
+
+/// Takes the items out of a work that are too old to be written.
 fn expire<T, M: Mode<T>>(
     node: &Node<T, M>,
     expiry: &Expiry<T>,
-    formed: &mut Formed<T, M>,
+    work: &mut Work<T, M>,
 ) -> Vec<(T, Tag<T>)> {
     let now = node.clock.now();
     let is_old = |item: &T, tag: Option<&Tag<T>>| {
@@ -219,7 +319,7 @@ fn expire<T, M: Mode<T>>(
         };
         added.is_some_and(|added| now.saturating_duration_since(added) > expiry.max_age)
     };
-    let Formed { batch, tags, .. } = formed;
+    let Work { batch, tags, .. } = work;
     let mut items = batch.items.iter().enumerate();
     let Some((first, _)) = items.find(|(index, item)| is_old(item, M::tag(tags, *index))) else {
         return Vec::new();
@@ -242,138 +342,4 @@ fn expire<T, M: Mode<T>>(
         }
     }
     expired
-}
-
-fn tell_expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>) -> u64 {
-    let tell = |(item, tag)| shared.tell_dropped(item, tag, DropReason::Expired);
-    expired.into_iter().map(tell).sum()
-}
-
-/// Gives each failed item's bytes back and resolves its ack, which takes the item unless there is
-/// an `on_failed` to take it. Returns the items for that; what nobody takes stays in the verdict.
-fn fail_promises<T, M: Mode<T>>(
-    shared: &Shared<T, M>,
-    verdict: &mut Verdict<T>,
-    tags: &mut M::Tags,
-    spoiled: Vec<Tag<T>>,
-) -> Vec<FailedItem<T>> {
-    let in_batch = verdict.failed_at.drain(..).map(|index| M::take_tag(tags, index));
-    let all = spoiled.into_iter().chain(in_batch);
-    let mut told = Vec::new();
-    for (failed, tag) in mem::take(&mut verdict.failed).into_iter().zip(all) {
-        shared.node.release(tag.bytes);
-        let FailedItem { item, error, batch } = failed;
-        let ack_error = || AckError {
-            reason: match error.what_applied() {
-                Applied::Nothing => AckReason::Failed,
-                Applied::Unknown => AckReason::Unknown,
-            },
-            item: None,
-            error: Some(Arc::clone(&error)),
-            batch: Some(batch),
-        };
-        let left = match (&shared.on_failed, tag.promise) {
-            (Some(_), Some(promise)) => {
-                promise.fail(ack_error());
-                Some(item)
-            }
-            (None, Some(promise)) => promise.fail_with(ack_error(), item),
-            (_, None) => Some(item),
-        };
-        let Some(item) = left else { continue };
-        let failed = FailedItem { item, error, batch };
-        if shared.on_failed.is_some() { &mut told } else { &mut verdict.failed }.push(failed);
-    }
-    told
-}
-
-/// Gives failed items to `on_failed`; returns how many calls panicked.
-fn tell_failed<T, M: Mode<T>>(shared: &Shared<T, M>, failed: Vec<FailedItem<T>>) -> u64 {
-    let Some(report) = &shared.on_failed else { return 0 };
-    failed.into_iter().map(|failed| u64::from(guarded(|| report(failed)).is_err())).sum()
-}
-
-/// Resolves the acks of the items that are in, together, and gives their bytes back.
-fn tell_flushed<T, M: Mode<T>>(
-    node: &Node<T, M>,
-    batch: BatchId,
-    verdict: &Verdict<T>,
-    tags: &mut M::Tags,
-) {
-    let mut bytes = 0;
-    for tag in M::take_tags(tags) {
-        bytes += tag.bytes;
-        let Some(promise) = tag.promise else { continue };
-        let added = node.added(tag.added).unwrap_or(verdict.started);
-        promise.succeed(Receipt {
-            batch,
-            attempts: 1,
-            queued: verdict.started.saturating_duration_since(added),
-            writing: verdict.took,
-        });
-    }
-    node.release(bytes);
-}
-
-/// Moves the items that failed out of the batch, each with its error.
-fn classify<T>(
-    batch: &mut Batch<T>,
-    spoiled: Vec<T>,
-    answer: Answer,
-    marked: &mut Vec<(usize, WriteError)>,
-) -> Verdict<T> {
-    let mut verdict = Verdict {
-        fail: 0,
-        unknown: 0,
-        failed: Vec::new(),
-        failed_at: Vec::new(),
-        surplus: Vec::new(),
-        spoiled: spoiled.len() as u64,
-        started: answer.started,
-        took: answer.took,
-        panicked: answer.panicked,
-    };
-    for item in spoiled {
-        let error = WriteError::permanent("the weight function panicked on this item");
-        verdict.fail(batch.id, item, Arc::new(error));
-    }
-    let whole = answer.result.err().map(Arc::new);
-    if whole.is_none() && marked.is_empty() {
-        return verdict;
-    }
-    // Stable: the first error given for an item stays first.
-    marked.sort_by_key(|(index, _)| *index);
-    let mut marked = marked.drain(..).peekable();
-    let mut good = Vec::with_capacity(batch.items.capacity());
-    for (index, item) in batch.items.drain(..).enumerate() {
-        let error = marked.next_if(|(at, _)| *at == index).map(|(_, error)| Arc::new(error));
-        while let Some((_, again)) = marked.next_if(|(at, _)| *at == index) {
-            verdict.surplus.push(Arc::new(again));
-        }
-        match error.or_else(|| whole.clone()) {
-            Some(error) => {
-                verdict.failed_at.push(index);
-                verdict.fail(batch.id, item, error);
-            }
-            None => good.push(item),
-        }
-    }
-    verdict.surplus.extend(marked.map(|(_, error)| Arc::new(error)).chain(whole));
-    batch.items = good;
-    verdict
-}
-
-impl<T> Verdict<T> {
-    /// Drops what is left in it; returns how many of the drops panicked.
-    fn discard(mut self) -> u64 {
-        drop_each(&mut self.failed) + drop_each(&mut self.surplus)
-    }
-
-    fn fail(&mut self, batch: BatchId, item: T, error: Arc<WriteError>) {
-        match error.what_applied() {
-            Applied::Nothing => self.fail += 1,
-            Applied::Unknown => self.unknown += 1,
-        }
-        self.failed.push(FailedItem { item, error, batch });
-    }
 }

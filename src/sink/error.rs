@@ -1,5 +1,6 @@
 //! How a sink says what went wrong.
 
+use crate::guard::guarded;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -108,6 +109,13 @@ impl WriteError {
     /// [`Class::Disconnected`].
     pub fn disconnected(source: impl Into<BoxError>) -> Self {
         Self::new(Class::Disconnected, source)
+    }
+
+    /// The same error with something said before it.
+    pub(crate) fn again(&self, before: &str) -> Self {
+        let text = guarded(|| self.source.to_string()).unwrap_or_default();
+        let source: BoxError = format!("{before}{text}").into();
+        Self { class: self.class, applied: self.applied, retry_after: None, source }
     }
 
     /// Says what may have taken effect; [`Applied::Nothing`] unless told otherwise.

@@ -9,7 +9,7 @@ use crate::sink::Flusher;
 fn batch(items: &[&'static str]) -> Batch<&'static str> {
     let now = Instant::now();
     Batch {
-        id: BatchId(1),
+        id: BatchId::new(1),
         reason: FlushReason::Size,
         bytes: 0,
         items: items.to_vec(),

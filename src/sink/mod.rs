@@ -4,7 +4,14 @@
 //! A sink is opened by a [`SinkFactory`] on the thread of the flusher that will use it, so it may
 //! be `!Send`. It *borrows* each batch: whatever goes wrong in `write`, the engine still has the
 //! items.
+#![cfg_attr(
+    all(feature = "tokio", not(any(loom, shuttle))),
+    doc = "\nA sink whose client is async is an [`AsyncSink`]."
+)]
 
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+mod asynchronous;
 mod dead;
 mod dead_file;
 mod error;
@@ -13,6 +20,9 @@ mod simple;
 
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
+#[cfg(not(any(loom, shuttle)))]
+pub use asynchronous::{AsyncContext, AsyncFnSink, AsyncSink, AsyncSinkFactory, from_async_fn};
 pub use dead::Dead;
 pub use dead_file::{DeadLetterFile, dead_letter_files};
 pub use error::{Applied, BoxError, Class, WriteError};

@@ -2,16 +2,22 @@
 //!
 //! Three things wait in this engine: a flusher for a batch ([`Wake`]), a producer for room in a
 //! full ring, or for bytes of the memory budget ([`WaitList`], [`Budget`]); all do it on a
-//! `Parker`. Callers of `flush` and `shutdown` wait on the ledger's own condition variable
+//! `Parker`. Flushers that are tasks wait for one another at a `Bell`. Callers of `flush` and `shutdown` wait on the ledger's own condition variable
 //! (`flush::ledger`).
 
+#[cfg(any(feature = "tokio", loom, shuttle))]
+mod bell;
 mod budget;
 mod line;
 mod list;
 mod parker;
 mod wake;
 
+#[cfg(any(feature = "tokio", loom, shuttle))]
+pub use bell::Bell;
 pub use budget::{Budget, Charge};
 pub use line::Waiter;
 pub use list::WaitList;
-pub use wake::Wake;
+#[cfg(any(loom, shuttle))]
+pub use wake::Parking;
+pub use wake::{Wake, Want};

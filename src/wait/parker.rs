@@ -47,17 +47,22 @@ impl Parker {
 
     /// As [`park`](Self::park), for a task: takes the token, or leaves its waker and returns false.
     pub fn poll(&self, waker: &Waker) -> bool {
+        self.poll_stamp(waker).is_some()
+    }
+
+    /// As [`poll`](Self::poll): the stamp of the token that it takes.
+    pub fn poll_stamp(&self, waker: &Waker) -> Option<Instant> {
         let waker = waker.clone(); // the caller's code: not under the lock
         let mut inner = lock(&self.inner);
-        if inner.token.take().is_some() {
+        if let Some(stamp) = inner.token.take() {
             drop(inner);
-            return true;
+            return Some(stamp);
         }
         let keep_old = mutated("stale_waker") && inner.waker.is_some();
         let old = if keep_old { Some(waker) } else { inner.waker.replace(waker) };
         drop(inner);
         drop(old);
-        false
+        None
     }
 
     /// Wakes the sleeper, or the next one to come.

@@ -24,12 +24,21 @@
 //! add has returned before the stamp**: it bounds the age of the first item without a time stamp
 //! per item, however late the flusher's thread then runs.
 //!
+//! **As a task** ([`Parking`]) the flusher does F1 to F3 once, in its first poll, and at F4 leaves a
+//! waker where a thread would wait. From then on each poll only looks for the token: `at` is as F1
+//! has left it until a waker's P4 has swapped it, and the token comes after P4. Whoever stops
+//! waiting, woken, by the time or because it is dropped, swaps `at` back to nobody as the last part
+//! of F4. So the argument is the same; what is new is that between two polls nobody waits, and a
+//! wake-up then finds the waker, or the next poll the token.
+//!
 //! **Not promised.** Wakes may be spurious. At F3 the positions below W are claimed but perhaps not
 //! published: the flusher waits for them (`PopError::Busy`).
 //!
 //! **Checked by** `loom-tests/tests/loom.rs`, module `wake`; with F2 as a plain load
 //! (`wake_plain_load`) it must fail.
 
+#[cfg(any(feature = "tokio", loom, shuttle))]
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -37,7 +46,7 @@ use crossbeam_utils::CachePadded;
 use super::parker::Parker;
 use crate::clock::Clock;
 use crate::ring::{Ring, Word, at_or_after};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, mutated};
+use crate::sync::{AtomicBool, AtomicU64, Ordering, mutated, weaken};
 
 /// Words of positions are even; this is nobody's.
 const NOBODY: Word = 1;
@@ -59,6 +68,18 @@ struct News {
     press_to: AtomicU64,
     /// Collect nothing more.
     stop: AtomicBool,
+    /// How often something besides the ring has changed: what waits to be written again, or what a
+    /// write under way held up.
+    alarms: AtomicU64,
+}
+
+/// What a flusher sleeps for.
+#[derive(Clone, Copy, Debug)]
+pub enum Want {
+    /// Its first open item is at `first`, and it wants the ring to be claimed up to `position`.
+    Items { first: u64, position: u64 },
+    /// Whatever is in the ring has to wait, also if it is to be flushed or the ring was closed.
+    Alarm,
 }
 
 impl Wake {
@@ -69,6 +90,7 @@ impl Wake {
                 flush_to: AtomicU64::new(0),
                 press_to: AtomicU64::new(0),
                 stop: AtomicBool::new(false),
+                alarms: AtomicU64::new(0),
             }),
             parker: Parker::default(),
             clock,
@@ -118,6 +140,19 @@ impl Wake {
         self.announce(ring);
     }
 
+    /// Tells the flusher that sleeps that something besides the ring has changed. To be called after
+    /// the change; who reads [`alarms`](Self::alarms) first and then looks for changes misses none.
+    pub fn alarm<T>(&self, ring: &Ring<T>) {
+        // W1, pairs with W2: who sees the alarm sees the change.
+        self.news.alarms.fetch_add(1, weaken("relaxed_alarm", Ordering::Release));
+        self.announce(ring);
+    }
+
+    /// How many alarms there were.
+    pub fn alarms(&self) -> u64 {
+        self.news.alarms.load(weaken("relaxed_alarms", Ordering::Acquire)) // W2, pairs with W1
+    }
+
     fn announce<T>(&self, ring: &Ring<T>) {
         if !mutated("announce_without_rendezvous") {
             ring.rendezvous(); // in place of P1
@@ -142,36 +177,110 @@ impl Wake {
         self.news.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether there is something that a flusher with its first open item at `first` must not sleep
-    /// over.
-    pub fn has_news(&self, first: u64) -> bool {
-        self.stopped() || self.flush_to() > first || self.press_to() > first
+    /// Whether there is something that a flusher which wants this must not sleep over. `alarms` is
+    /// how many there were when it last looked at everything else.
+    pub fn has_news(&self, want: Want, alarms: u64) -> bool {
+        let asked = match want {
+            Want::Items { first, .. } => self.flush_to() > first || self.press_to() > first,
+            Want::Alarm => false,
+        };
+        asked || self.stopped() || self.alarms() != alarms && !mutated("no_alarm_look")
     }
 
-    /// Parks the flusher whose first open item is `first` until the ring has been claimed up to
-    /// `position`, there is news, or the time has come. One flusher at a time: the holder of the
-    /// collect lease.
+    /// Parks the flusher until there is what it wants, or news, or the time has come. One flusher
+    /// at a time: the holder of the collect lease.
     ///
-    /// Returns a moment before which no add at `position - 1` or later had returned; `None` if it
-    /// did not park, or if none is known.
+    /// Returns a moment before which no add at the position it wants, less one, or later had
+    /// returned; `None` if it did not park, or if none is known.
     pub fn park<T>(
         &self,
         ring: &Ring<T>,
-        first: u64,
-        position: u64,
+        want: Want,
+        alarms: u64,
         until: Option<Instant>,
     ) -> Option<Instant> {
+        if !self.lie_down(ring, want, alarms) {
+            return None;
+        }
+        let stamp = self.parker.park(until, &self.clock); // F4
+        self.get_up(stamp)
+    }
+
+    /// As [`park`](Self::park), for a task. The time is the caller's to watch.
+    #[cfg(any(feature = "tokio", loom, shuttle))]
+    pub fn parking<'a, T>(&'a self, ring: &'a Ring<T>, want: Want, alarms: u64) -> Parking<'a, T> {
+        Parking { wake: self, ring, want, alarms, lies: false }
+    }
+
+    /// F1 to F3: false if there is no need to sleep.
+    fn lie_down<T>(&self, ring: &Ring<T>, want: Want, alarms: u64) -> bool {
+        let position = match want {
+            Want::Items { position, .. } => position,
+            // Out of reach while nothing is taken out; should it be reached, it wakes in vain.
+            Want::Alarm => ring.tail().position + 2 * ring.capacity() as u64,
+        };
         self.at.swap(ring.word(position), Ordering::AcqRel); // F1
         let tail = ring.rendezvous(); // F2
-        let news = self.has_news(first) && !mutated("no_news_look");
+        let news = self.has_news(want, alarms) && !mutated("no_news_look");
         let claimed = tail.position >= position && !mutated("no_claim_look");
-        let up = claimed || tail.closed || news; // F3
-        let stamp = if up { None } else { self.parker.park(until, &self.clock) }; // F4
+        let closed = tail.closed && matches!(want, Want::Items { .. });
+        let up = claimed || closed || news; // F3
+        if up {
+            self.at.swap(NOBODY, Ordering::AcqRel);
+        }
+        !up
+    }
+
+    /// The end of F4: with the stamp of the token, or without one because the time has come.
+    fn get_up(&self, stamp: Option<Instant>) -> Option<Instant> {
         let now = self.clock.now(); // before the swap, like a waker's stamp
         // If a waker has won the swap and the time came first, its token is on its way: the next
         // park returns early. Its stamp is not known yet, and its add may have returned before
         // `now`.
         let alone = self.at.swap(NOBODY, Ordering::AcqRel) != NOBODY;
-        if up { None } else { stamp.or(alone.then_some(now)) }
+        stamp.or(alone.then_some(now))
+    }
+}
+
+/// A flusher that parks as a task; made by [`Wake::parking`]. One at a time, as for
+/// [`Wake::park`]. Dropped, it has got up.
+#[cfg(any(feature = "tokio", loom, shuttle))]
+pub struct Parking<'a, T> {
+    wake: &'a Wake,
+    ring: &'a Ring<T>,
+    want: Want,
+    alarms: u64,
+    /// It is past F3 and has not got up.
+    lies: bool,
+}
+
+#[cfg(any(feature = "tokio", loom, shuttle))]
+impl<T> Parking<'_, T> {
+    /// Ready once there is what it wants, or news, with what [`Wake::park`] returns.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
+        if !self.lies && !self.wake.lie_down(self.ring, self.want, self.alarms) {
+            return Poll::Ready(None);
+        }
+        self.lies = true;
+        match self.wake.parker.poll_stamp(cx.waker()) {
+            Some(stamp) => {
+                self.lies = false;
+                Poll::Ready(self.wake.get_up(Some(stamp)))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// The time has come, or there is something else to do. Returns what [`Wake::park`] does when
+    /// its time has come.
+    pub fn get_up(&mut self) -> Option<Instant> {
+        if std::mem::take(&mut self.lies) { self.wake.get_up(None) } else { None }
+    }
+}
+
+#[cfg(any(feature = "tokio", loom, shuttle))]
+impl<T> Drop for Parking<'_, T> {
+    fn drop(&mut self) {
+        self.get_up();
     }
 }

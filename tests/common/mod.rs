@@ -10,7 +10,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use sluicegate::{Batch, FlushReason, Flusher, SinkFactory, Tally, WriteContext, WriteError, sink};
+use sluicegate::{
+    Batch, Builder, FlushReason, Flusher, Mode, SinkFactory, Tally, WriteContext, WriteError, sink,
+};
 
 /// A limit against hanging, never a measurement.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -28,6 +30,11 @@ pub fn sink_of<T: 'static>(
         let each = move |batch: &Batch<T>, cx: &mut WriteContext<'_>| write(batch, cx);
         Ok::<_, WriteError>(sink::from_fn(each))
     }
+}
+
+/// An engine in which what fails has failed: no retries, no bisection, no breaker.
+pub fn no_second_try<T: Send + 'static, M: Mode<T>>(builder: Builder<T, M>) -> Builder<T, M> {
+    builder.retry(None).bisect(false).breaker(None)
 }
 
 /// A sink factory for sinks that take everything.
@@ -234,6 +241,10 @@ impl Rng {
         let given = std::env::var("SLUICEGATE_SEED").ok();
         let seed = given.map_or_else(fresh_seed, |seed| seed.parse().unwrap());
         eprintln!("SLUICEGATE_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn with(seed: u64) -> Self {
         Self(seed)
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct RunArgs {
     pub(crate) drain_deadline: Duration,
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
+    #[command(flatten)]
+    pub(crate) failure: FailureArgs,
     /// When SQLite waits for the disk (sqlite): see the documentation of what a power cut can take.
     /// Default: full.
     #[arg(long, value_enum)]
@@ -114,6 +116,27 @@ pub(crate) struct BatchingArgs {
     /// Takes a --max-batch-delay of more than 60 s.
     #[arg(long)]
     pub(crate) allow_long_delay: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "When the sink fails")]
+pub(crate) struct FailureArgs {
+    /// Keeps what the sink will never take, with its error, in this file: .ndjson, .jsonl, .db or
+    /// .sqlite. See `sluicegate dlq`. Adds to the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dead_letters: Option<PathBuf>,
+    /// The most writes of an item that fails in passing; 1 for a single try.
+    #[arg(long, value_name = "WRITES", default_value_t = 20)]
+    pub(crate) max_attempts: u32,
+    /// How long such an item is tried again.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub(crate) give_up_after: Duration,
+    /// The most calls of the sink in a second; batches grow instead.
+    #[arg(long, value_name = "CALLS")]
+    pub(crate) calls_per_second: Option<f64>,
+    /// The most items given to the sink in a second.
+    #[arg(long, value_name = "ITEMS")]
+    pub(crate) items_per_second: Option<f64>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -266,6 +289,11 @@ impl RunArgs {
         }
         if self.batching.queue_depth > QUEUE_DEPTH_MAX {
             return Err(Failure::usage("--queue-depth", "at most 4194304 (2^22) items"));
+        }
+        if let Some(path) = &self.failure.dead_letters
+            && Some(path.as_path()) == self.target()
+        {
+            return Err(Failure::usage("--dead-letters", "is the file given with --to"));
         }
         if self.format == Format::Lines && self.columns.len() > 1 {
             return Err(Failure::usage("--columns", "lines have one value, so at most one column"));

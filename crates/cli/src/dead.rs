@@ -34,7 +34,6 @@ impl Kind {
 pub(crate) type DeadSink = Box<dyn Sink<Dead<Item>> + Send>;
 
 /// Opens the file for a run's dead letters, as the option `--dead-letters` names it.
-#[cfg_attr(not(test), expect(dead_code, reason = "for `run --dead-letters`"))]
 pub(crate) fn open(path: &Path, args: &RunArgs) -> Result<DeadSink, Failure> {
     let refuse = |what: String| Failure::usage("--dead-letters", what);
     let at = |error: BoxError| refuse(format!("cannot write {}: {error}", path.display()));

@@ -1,5 +1,6 @@
 //! The final report: what became of every item.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -32,7 +33,13 @@ pub(crate) struct Report {
     pub(crate) dropped: u64,
     pub(crate) unknown: u64,
     pub(crate) in_flight: u64,
+    /// Of the items in `flushed_fail` and `unknown`: kept as dead letters.
+    pub(crate) dead_lettered: u64,
     pub(crate) batches: u64,
+    /// Calls of the sink.
+    pub(crate) writes: u64,
+    /// Of these, tries again of items that had failed.
+    pub(crate) retries: u64,
     pub(crate) mean_batch: f64,
     pub(crate) flush_reasons: Map<String, Value>,
     pub(crate) durations: Durations,
@@ -57,6 +64,8 @@ pub(crate) struct Durations {
     pub(crate) flush: Spread,
     /// The oldest item of a batch when the sink had answered.
     pub(crate) batch_age: Spread,
+    /// How the time of batches was spent, by phase.
+    pub(crate) phases: BTreeMap<&'static str, Spread>,
 }
 
 /// How a duration is distributed, in seconds.
@@ -94,7 +103,10 @@ impl Report {
             dropped: tally.dropped,
             unknown: tally.unknown,
             in_flight: tally.in_flight,
+            dead_lettered: stats.dead_lettered,
             batches: stats.batches,
+            writes: stats.writes,
+            retries: stats.retries,
             mean_batch: stats.batch_size.mean,
             flush_reasons: reasons
                 .map(|(reason, n)| (reason.name().to_owned(), n.into()))
@@ -104,6 +116,7 @@ impl Report {
                 drain: drain.as_secs_f64(),
                 flush: (&stats.flush_duration).into(),
                 batch_age: (&stats.batch_age).into(),
+                phases: stats.phases.iter().map(|(name, phase)| (name, phase.into())).collect(),
             },
             items_per_second: if seconds > 0.0 { tally.flushed_ok as f64 / seconds } else { 0.0 },
             partial_line_bytes: 0,
@@ -179,6 +192,11 @@ impl Report {
     }
 
     fn write_remarks(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.retries > 0 || self.dead_lettered > 0 {
+            let (writes, retries) = (grouped(self.writes), grouped(self.retries));
+            let dead = grouped(self.dead_lettered);
+            writeln!(out, "  {writes} writes, {retries} of them again; {dead} dead letters")?;
+        }
         if self.stopped_by != "end of input" {
             let aborted = if self.aborted { "; the drain was cut short" } else { "" };
             writeln!(out, "  stopped by: {}{aborted}", self.stopped_by)?;

@@ -7,9 +7,10 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluicegate::{Batcher, Class, FailedItem, FlushWhen, SpawnError};
+use sluicegate::{Batcher, Class, FailedItem, FlushWhen, Retry, SpawnError, Throttle};
 
-use crate::args::{FlushWhenArg, ReportFormat, RunArgs, Target};
+use crate::args::{FailureArgs, FlushWhenArg, ReportFormat, RunArgs, Target};
+use crate::dead;
 use crate::gate::Gate;
 use crate::input;
 use crate::input::source::{FileId, Source};
@@ -179,7 +180,19 @@ fn spawn(
             stop.stop_intake();
         }
     };
-    Batcher::builder()
+    let mut builder = Batcher::builder();
+    if let Some(path) = &args.failure.dead_letters {
+        builder = builder.dead_letters(dead::open(path, args)?);
+    }
+    if is_pipe(&args.to) {
+        builder = builder.retry(None).breaker(None); // who has closed it does not come back
+    } else {
+        let FailureArgs { max_attempts, give_up_after, .. } = args.failure;
+        let retry = Retry::default().max_attempts(max_attempts).give_up_after(give_up_after);
+        builder = builder.retry(retry);
+    }
+    builder
+        .throttle(throttle(args))
         .max_batch_size(batching.max_batch_size)
         .max_batch_bytes(batching.max_batch_bytes)
         .max_batch_delay(batching.max_batch_delay)
@@ -194,6 +207,21 @@ fn spawn(
         .on_failed(on_failed)
         .spawn(output::factory(args))
         .map_err(refused)
+}
+
+/// Whether it is a pipe or a terminal rather than a file.
+fn is_pipe(target: &Target) -> bool {
+    match target {
+        Target::Stdout => true,
+        Target::File(path) => std::fs::metadata(path).is_ok_and(|found| !found.is_file()),
+        Target::Sqlite(_) | Target::Null => false,
+    }
+}
+
+fn throttle(args: &RunArgs) -> Option<Throttle> {
+    let FailureArgs { calls_per_second: calls, items_per_second: items, .. } = args.failure;
+    let some = calls.is_some() || items.is_some();
+    some.then(|| Throttle::default().calls_per_second(calls).items_per_second(items))
 }
 
 fn refused(error: SpawnError) -> Failure {
@@ -212,7 +240,8 @@ fn refused(error: SpawnError) -> Failure {
 }
 
 fn option_of(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
+    let name = key.rsplit('.').next().unwrap_or(key);
+    format!("--{}", name.replace('_', "-"))
 }
 
 /// The library's names of settings become the options that set them.

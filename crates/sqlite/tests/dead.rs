@@ -54,6 +54,9 @@ fn encode(item: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), BoxError> {
 fn write(place: &Place, letters: Vec<Dead<Vec<u8>>>) -> Shutdown<Dead<Vec<u8>>> {
     let options = SqliteOptions::new(place.path("dead.db"));
     let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
         .max_batch_size(1_000)
         .max_batch_delay(Duration::from_secs(50))
         .spawn(move |_: Flusher| DeadLetterSink::open(&options, encode))

@@ -59,6 +59,9 @@ fn bind(item: &&'static str, row: &mut Row<'_, '_>) -> Result<(), BoxError> {
 fn write(options: &SqliteOptions, items: &[&'static str]) -> Shutdown<&'static str> {
     let options = options.clone();
     let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
         .max_batch_size(1_000)
         .max_batch_delay(Duration::from_secs(50))
         .spawn(move |_: Flusher| options.open(bind))
@@ -93,6 +96,9 @@ fn every_kind_of_value_is_bound() {
     let db = Db::new();
     let options = db.options().columns(["a", "b", "c", "d", "e"].map(Column::new));
     let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
         .spawn(move |_: Flusher| {
             options.open(|_: &u8, row: &mut Row<'_, '_>| {
                 row.integer(-1)?;
@@ -285,7 +291,12 @@ fn a_full_database_fails_the_batch_and_leaves_what_was_there() {
 fn a_dropped_table_is_permanent_and_the_sink_goes_on_when_it_is_back() {
     let db = Db::new();
     let options = db.options();
-    let batcher = Batcher::builder().spawn(move |_: Flusher| options.open(bind)).unwrap();
+    let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
+        .spawn(move |_: Flusher| options.open(bind))
+        .unwrap();
     let producer = batcher.producer();
     let other = db.connect();
     other.execute_batch("DROP TABLE items").unwrap();
@@ -304,6 +315,9 @@ fn several_flushers_share_a_file() {
     let db = Db::new();
     let options = db.options().synchronous(Synchronous::Off).busy_timeout(LONG);
     let batcher = Batcher::builder()
+        .retry(None)
+        .bisect(false)
+        .breaker(None)
         .flushers(4)
         .max_batch_size(64)
         .spawn(move |_: Flusher| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use loom::thread::{self, JoinHandle};
 use sluicegate::internals::{Admission, Budget, Shared, producer};
 use sluicegate::{Tracked, WhenFull};
-use sluicegate_loom_tests::{Item, add, block_on, form, parts_with, poll_once};
+use sluicegate_loom_tests::{Item, add, block_on, collect as collect_batch, parts_with, poll_once};
 
 use crate::model;
 
@@ -41,9 +41,9 @@ fn used(parts: &Parts) -> u64 {
 
 /// Collects a batch; returns its bytes, which are to be given back when it is written.
 fn collect(parts: &Parts) -> u64 {
-    let formed = form(parts).unwrap();
+    let batch = collect_batch(parts).unwrap();
     used(parts);
-    formed.batch.iter().map(|item| u64::from(item.number())).sum()
+    batch.iter().map(|item| u64::from(item.number())).sum()
 }
 
 fn write(parts: &Parts) -> u64 {

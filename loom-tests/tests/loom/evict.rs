@@ -11,7 +11,7 @@ use loom::thread::{self, JoinHandle};
 use sluicegate::internals::{Admission, Resolution, Writer, drain_one, flusher, producer};
 use sluicegate::sink::from_fn;
 use sluicegate::{AddError, Batch, Plain, Sink, Tally, WhenFull, WriteContext};
-use sluicegate_loom_tests::{Item, Parts, add, form, parts_with, serve};
+use sluicegate_loom_tests::{Item, Parts, add, next, parts_with, serve, write};
 
 use crate::model;
 
@@ -139,9 +139,8 @@ fn from_the_middle() {
         let adding = spawn_adding(&parts, 0);
         let mut writer = writer(&written);
         thread::yield_now(); // the producer may be anywhere by now
-        let formed = form(&parts).unwrap();
-        let reopen = || Err("not reached".into());
-        writer.flush(&parts, formed, &reopen);
+        let batch = next(&parts).unwrap();
+        assert!(write(&parts, &mut writer, batch));
         assert_eq!(parts.ledger.wait_resolved(3, FOR_EVER), Resolution::Resolved);
         covered(&parts, 3);
         let added = adding.join().unwrap();

@@ -10,7 +10,7 @@ use loom::thread::{self, JoinHandle};
 use sluicegate::internals::{Resolution, Writer, flusher};
 use sluicegate::sink::from_fn;
 use sluicegate::{Batch, Sink, WriteContext};
-use sluicegate_loom_tests::{Item, Parts, add, form, parts, serve};
+use sluicegate_loom_tests::{Item, Parts, add, next, parts, serve, write};
 
 use crate::{join, model};
 
@@ -79,9 +79,8 @@ fn two_callers() {
         let (parts, written) = (parts(4, 4, 1), Written::default());
         (0..2).for_each(|n| add(&parts, Item::new(0, n)).unwrap());
         let callers = [0, 1].map(|_| caller(&parts, &written));
-        let batch = form(&parts).unwrap();
-        let reopen = || Err("not reached".into());
-        writer(0, &written).flush(&parts, batch, &reopen);
+        let batch = next(&parts).unwrap();
+        assert!(write(&parts, &mut writer(0, &written), batch));
         join(callers);
     });
 }

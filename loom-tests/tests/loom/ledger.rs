@@ -71,12 +71,12 @@ fn giving_up() {
             let calls = Arc::clone(&calls);
             move |parts| {
                 serve(parts, &mut writer(&calls));
-                parts.ledger.ended(flusher(0), None);
+                parts.ledger.ended(flusher(0), Vec::new());
             }
         });
         parts.ledger.stop();
         parts.node.stop();
-        let (left, _) = parts.ledger.leave_behind(|_, activity| activity != Activity::Collecting);
+        let (left, _) = parts.ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting));
         let (before, calls_before) = (tally(&parts), calls.load(Ordering::Relaxed));
         serving.join().unwrap();
         let after = tally(&parts);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use sluicegate::FlushReason;
+use sluicegate::internals::Want;
 use sluicegate_loom_tests::{Item, Parts, add, collect, parts};
 
 use crate::{join, model};
@@ -24,10 +25,11 @@ fn full_batch() {
         let producers =
             [0, 1].map(|id| spawn(&parts, move |parts| add(parts, Item::new(id, 0)).unwrap()));
         let node = &parts.node;
+        let want = Want::Items { first: 0, position: 2 };
         let mut out = Vec::new();
         while out.len() < 2 {
             if node.ring.try_pop_run(&mut out, 2).is_err() {
-                let slept = node.wake.park(&node.ring, 0, 2, None).is_some();
+                let slept = node.wake.park(&node.ring, want, 0, None).is_some();
                 assert!(!slept || node.ring.pushed() == 2, "nobody else wakes it");
                 thread::yield_now();
             }

@@ -41,9 +41,10 @@ pub enum WhileOpen {
 }
 
 /// Whether the sink is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BreakerState {
     /// It is.
+    #[default]
     Closed,
     /// It failed too often and is left alone.
     Open,
@@ -175,7 +176,7 @@ pub(crate) enum Look {
 /// The permission for one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a pass is answered or returned: nobody else gets through while a probe is out"]
-pub(crate) struct Pass {
+pub struct Pass {
     generation: u64,
     probe: bool,
 }

@@ -21,15 +21,12 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 pub use adapt::Adaptive;
-#[allow(unused_imports)] // until the flushers ask it
 pub(crate) use adapt::Limiter;
+pub use breaker::Pass;
 pub use breaker::{Breaker, BreakerState, WhileOpen};
-#[allow(unused_imports)] // until the flushers ask it
-pub(crate) use breaker::{Look, Pass, Switch};
+pub(crate) use breaker::{Look, Switch};
 pub use retry::Retry;
-#[allow(unused_imports)] // until the flushers ask it
 pub(crate) use retry::RetryBudget;
-#[allow(unused_imports)] // until the flushers ask it
 pub(crate) use throttle::Buckets;
 pub use throttle::Throttle;
 

@@ -103,15 +103,19 @@ impl Retry {
         self
     }
 
-    /// Retries per second that are allowed beside the budget, however little is written. 10 unless
-    /// told otherwise.
+    /// Retries per second that are allowed beside the budget, however little is written; more than
+    /// 0. 10 unless told otherwise.
     #[must_use]
     pub fn budget_floor(mut self, retries_per_second: f64) -> Self {
         self.budget_floor = retries_per_second;
         self
     }
 
-    /// How many items may wait for a retry; `None`, the default, for as many as `queue_depth`.
+    /// How many items may wait for a retry; `None`, the default, for as many as `queue_depth`. A
+    /// batch may always wait where no other does, however large. What finds no room has failed; but
+    /// while there is none for a batch, fresh ones are not written, unless the engine is told not
+    /// to hold by [`breaker(None)`](crate::Builder::breaker) or
+    /// [`WhileOpen::DeadLetter`](crate::WhileOpen::DeadLetter).
     #[must_use]
     pub fn max_items(mut self, items: impl Into<Option<usize>>) -> Self {
         self.max_items = items.into();
@@ -161,10 +165,10 @@ impl Retry {
             within(value.is_finite() && value >= 0.0, key, value, "a number from 0 up")?;
         }
         within(
-            budget > 0.0 || budget_floor > 0.0,
+            budget_floor > 0.0,
             "retry.budget_floor",
             budget_floor,
-            "more than 0 while retry.budget is 0; nothing would ever be tried again",
+            "more than 0: fresh writes may wait for retries, and bring them no tokens then",
         )?;
         nonzero("retry.max_items", max_items.unwrap_or(1))?;
         nonzero("retry.max_bytes", max_bytes)

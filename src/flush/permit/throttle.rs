@@ -93,8 +93,6 @@ pub(crate) struct Buckets {
     calls: Option<Meter>,
     items: Option<Meter>,
     bytes: Option<Meter>,
-    /// The sink asked not to be called before.
-    held: Option<Instant>,
 }
 
 impl Buckets {
@@ -106,16 +104,13 @@ impl Buckets {
             calls: calls_per_second.map(|rate| Meter::whole(rate, burst, now)),
             items: owing(items_per_second),
             bytes: owing(bytes_per_second),
-            held: None,
         }
     }
 
     /// When the sink may be called; `None` for now.
-    pub(crate) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
-        self.held = self.held.filter(|until| *until > now);
+    pub(crate) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let meters = [&self.calls, &self.items, &self.bytes];
-        let ready = meters.into_iter().flatten().filter_map(|meter| meter.ready_at(now)).max();
-        ready.max(self.held)
+        meters.into_iter().flatten().filter_map(|meter| meter.ready_at(now)).max()
     }
 
     /// A call will be made.
@@ -139,11 +134,6 @@ impl Buckets {
                 meter.charge(now, units);
             }
         }
-    }
-
-    /// The sink is not to be called before that; the latest such wish counts.
-    pub(crate) fn hold_until(&mut self, until: Instant) {
-        self.held = self.held.max(Some(until));
     }
 }
 
@@ -215,17 +205,6 @@ mod tests {
         assert!(buckets.ready_at(start).is_some());
         buckets.refund_call();
         assert_eq!(buckets.ready_at(start), None);
-    }
-
-    #[test]
-    fn the_sink_can_ask_for_a_pause() {
-        let start = Instant::now();
-        let mut buckets = Buckets::new(Throttle::default().calls_per_second(1_000.0), start);
-        buckets.hold_until(start + 50 * MS);
-        buckets.hold_until(start + 20 * MS);
-        assert_eq!(buckets.ready_at(start), Some(start + 50 * MS), "the later one counts");
-        assert_eq!(buckets.ready_at(start + 50 * MS), None);
-        assert_eq!(buckets.ready_at(start), None, "a pause that is over stays over");
     }
 
     /// Of those who come at any times and keep to what `ready_at` says.

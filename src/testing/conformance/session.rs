@@ -163,8 +163,13 @@ fn pump<T: Send + 'static, D, S: Sink<T>>(
     batch_size: usize,
 ) -> Result<Pump<T, Probe<S>>, ConfigError> {
     let queue_depth = batch_size.saturating_mul(4).max(2).next_power_of_two();
-    let mut builder =
-        Batcher::builder().max_batch_size(batch_size).queue_depth(queue_depth).failed_kept(0);
+    let mut builder = Batcher::builder()
+        .max_batch_size(batch_size)
+        .queue_depth(queue_depth)
+        .failed_kept(0)
+        .retry(None)
+        .bisect(false)
+        .breaker(None);
     if let Some(weight) = kit.weight.clone() {
         builder = builder.weight(move |item| weight(item));
     }

@@ -1,0 +1,224 @@
+//! Works that wait to be written again, or behind one that does: bounded, and nobody's thread
+//! sleeps for them.
+//!
+//! Where order is kept, a work is *ready* when it is the first of all that hold any of its keys;
+//! with [`OnFailure::Halt`] all works share one key. Only ready works are in `due`, so finding the
+//! next one costs no more than with [`OnFailure::Skip`], where every work is ready.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use super::work::{Place, Work};
+use crate::config::OnFailure;
+use crate::mode::Mode;
+
+/// The key of every work where nothing may pass a failed one.
+const ONE_KEY: u64 = 0;
+
+/// Why a work waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// For another try of the same items: counts against the bounds and the retry budget.
+    Retry,
+    /// It is a part of a batch that was split, and goes on at once. Its items were in a flusher's
+    /// hands before, so they are bounded by what flushers hold.
+    Part,
+    /// Items of its keys wait before it. Counts against the bounds.
+    Parked,
+}
+
+/// The waiting works of an engine.
+pub struct Retries<T, M: Mode<T>> {
+    order: OnFailure,
+    bounds: Bounds,
+    give_up_after: Option<Duration>,
+    works: BTreeMap<Place, (Instant, Waiting<T, M>)>,
+    /// When each that is ready is due: retries, and the others.
+    due: [BTreeSet<(Instant, Place)>; 2],
+    /// When each will have failed for too long.
+    give_up: BTreeSet<(Instant, Place)>,
+    /// Works that hold each key.
+    keys: HashMap<u64, BTreeSet<Place>>,
+    items: u64,
+    bytes: u64,
+}
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub items: u64,
+    pub bytes: u64,
+    /// The largest batch.
+    pub batch: u64,
+}
+
+/// A work, and what it waits for.
+pub struct Waiting<T, M: Mode<T>> {
+    pub work: Work<T, M>,
+    pub kind: Kind,
+    /// Of its items, ascending, each once; empty unless keys are parked.
+    pub keys: Vec<u64>,
+}
+
+impl<T, M: Mode<T>> Retries<T, M> {
+    pub fn new(order: OnFailure, bounds: Bounds, give_up_after: Option<Duration>) -> Self {
+        Self {
+            order,
+            bounds,
+            give_up_after,
+            works: BTreeMap::new(),
+            due: [BTreeSet::new(), BTreeSet::new()],
+            give_up: BTreeSet::new(),
+            keys: HashMap::new(),
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    pub fn order(&self) -> OnFailure {
+        self.order
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.works.is_empty()
+    }
+
+    /// Works that wait.
+    pub fn len(&self) -> usize {
+        self.works.len()
+    }
+
+    /// Items that wait, in all.
+    pub fn items(&self) -> u64 {
+        self.works.values().map(|(_, waiting)| waiting.work.count()).sum()
+    }
+
+    /// No add of an item that waits had returned before this moment.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.works.values().map(|(_, waiting)| waiting.work.batch.opened).min()
+    }
+
+    /// Whether so much more may wait. One work always may, however large.
+    pub fn has_room(&self, items: u64, bytes: u64) -> bool {
+        let fits = self.items + items <= self.bounds.items
+            && self.bytes.saturating_add(bytes) <= self.bounds.bytes;
+        fits || self.items == 0
+    }
+
+    /// Whether a whole fresh batch may wait.
+    pub fn has_room_for_batch(&self) -> bool {
+        self.has_room(self.bounds.batch, 0)
+    }
+
+    /// Takes a work in. One that has not failed itself is due at once.
+    pub fn insert(&mut self, mut waiting: Waiting<T, M>, now: Instant) {
+        let place = waiting.work.place();
+        let due = waiting.work.past.failure.as_ref().map_or(now, |failure| failure.due);
+        if waiting.kind != Kind::Part {
+            self.items += waiting.work.count();
+            self.bytes = self.bytes.saturating_add(waiting.work.batch.bytes);
+        }
+        if let Some(moment) = self.give_up_at(&waiting) {
+            self.give_up.insert((moment, place));
+        }
+        if self.order == OnFailure::Halt {
+            waiting.keys = vec![ONE_KEY];
+        }
+        let keys = waiting.keys.clone();
+        let before = self.works.insert(place, (due, waiting));
+        debug_assert!(before.is_none(), "two works in one place");
+        for key in &keys {
+            let holders = self.keys.entry(*key).or_default();
+            holders.insert(place);
+            let next = holders.range(place..).nth(1).copied();
+            self.sort(next); // it may be first no longer
+        }
+        self.sort(Some(place));
+    }
+
+    /// Puts a work among those that are due, or takes it away from them.
+    fn sort(&mut self, place: Option<Place>) {
+        let Some(place) = place else { return };
+        let Some((due, waiting)) = self.works.get(&place) else { return };
+        let first = |key| self.keys.get(key).and_then(|holders| holders.first()) == Some(&place);
+        let set = &mut self.due[set_of(waiting.kind)];
+        if waiting.keys.iter().all(first) {
+            set.insert((*due, place));
+        } else {
+            set.remove(&(*due, place));
+        }
+    }
+
+    fn give_up_at(&self, waiting: &Waiting<T, M>) -> Option<Instant> {
+        waiting.work.past.failure.as_ref()?.first.at.checked_add(self.give_up_after?)
+    }
+
+    fn remove(&mut self, place: Place) -> Option<Waiting<T, M>> {
+        let (due, waiting) = self.works.remove(&place)?;
+        if waiting.kind != Kind::Part {
+            self.items -= waiting.work.count();
+            self.bytes = self.bytes.saturating_sub(waiting.work.batch.bytes);
+        }
+        self.due[set_of(waiting.kind)].remove(&(due, place));
+        if let Some(moment) = self.give_up_at(&waiting) {
+            self.give_up.remove(&(moment, place));
+        }
+        for key in &waiting.keys {
+            let Some(holders) = self.keys.get_mut(key) else { continue };
+            holders.remove(&place);
+            let first = holders.first().copied();
+            if first.is_none() {
+                self.keys.remove(key);
+            }
+            self.sort(first);
+        }
+        Some(waiting)
+    }
+
+    /// Takes a work out that has failed for too long by now: nobody will write it again.
+    pub fn take_hopeless(&mut self, now: Instant) -> Option<Waiting<T, M>> {
+        let place = self.give_up.first().filter(|entry| entry.0 <= now)?.1;
+        self.remove(place)
+    }
+
+    /// Takes the next work out that may be written now, that which is due longest. `retry`: whether
+    /// the budget allows one.
+    pub fn take_due(&mut self, now: Instant, retry: bool) -> Option<Waiting<T, M>> {
+        let retries = self.due[0].first().filter(|_| retry);
+        let first = self.due[1].first().into_iter().chain(retries).min().copied();
+        self.remove(first.filter(|entry| entry.0 <= now)?.1)
+    }
+
+    /// When there is something to write next; `retry_at` is when the budget allows a retry.
+    pub fn next_due(&self, retry_at: Option<Instant>) -> Option<Instant> {
+        let retry = self.due[0].first().map(|entry| retry_at.map_or(entry.0, |at| entry.0.max(at)));
+        let other = self.due[1].first().map(|entry| entry.0);
+        retry.into_iter().chain(other).min()
+    }
+
+    /// When the first of them will have failed for too long.
+    pub fn next_hopeless(&self) -> Option<Instant> {
+        self.give_up.first().map(|entry| entry.0)
+    }
+
+    /// Whether an item of this key must wait for one that is here.
+    pub fn parks(&self, key: u64) -> bool {
+        self.keys.contains_key(&key)
+    }
+
+    /// Takes everything out, oldest first.
+    pub fn take_all(&mut self) -> Vec<Work<T, M>> {
+        self.due.iter_mut().for_each(BTreeSet::clear);
+        self.give_up.clear();
+        self.keys.clear();
+        (self.items, self.bytes) = (0, 0);
+        std::mem::take(&mut self.works).into_values().map(|(_, waiting)| waiting.work).collect()
+    }
+}
+
+fn set_of(kind: Kind) -> usize {
+    match kind {
+        Kind::Retry => 0,
+        Kind::Part | Kind::Parked => 1,
+    }
+}

@@ -1,0 +1,116 @@
+//! Collecting as a task: the lease is waited for, and news of the ring, without holding up the
+//! writes in flight.
+//!
+//! The futures here may be dropped at any await: the lease is given on, and the flusher has got up.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::task::unconstrained;
+
+use crate::collect::Buffer;
+use crate::flush::gate::Permit;
+use crate::flush::next::Look;
+use crate::flush::node::STALL_SLEEP;
+use crate::flush::work::Work;
+use crate::flush::{Lease, Node, Shared};
+use crate::mode::Mode;
+use crate::sink::Flusher;
+use crate::sync::{Backoff, MutexGuard};
+use crate::wait::Want;
+
+/// The collect lease in a task's hands; whoever waits for it hears when it is given on.
+struct Held<'a, T, M: Mode<T>> {
+    node: &'a Node<T, M>,
+    lease: Option<MutexGuard<'a, Lease<T, M>>>,
+}
+
+impl<T, M: Mode<T>> Drop for Held<'_, T, M> {
+    fn drop(&mut self) {
+        match self.lease.take() {
+            Some(lease) if !self.node.forked() => self.node.bell.unlock(lease),
+            _ => {}
+        }
+    }
+}
+
+/// As [`Shared::next`], for a task.
+pub async fn next<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    flusher: Flusher,
+    buffer: &mut Buffer<T, M>,
+) -> Option<(Work<T, M>, Permit)> {
+    let mut held = lease(&shared.node, flusher).await;
+    let lease: &mut Lease<T, M> = held.lease.as_mut()?;
+    let mut backoff = Backoff::default();
+    loop {
+        match shared.look(lease, buffer, false) {
+            Look::Work(work, permit) => return Some((work, permit)),
+            Look::Done => return None,
+            Look::Progress => backoff = Backoff::default(),
+            Look::Wait { position, alarm, alarms, until: _ } => {
+                wait(&shared.node, lease, position, alarm, alarms).await;
+            }
+            Look::Held { until, alarms } => {
+                let until = shared.node.doze_held(until, shared.node.clock.now());
+                if park(&shared.node, Want::Alarm, alarms, until).await.is_some() {
+                    shared.node.parks.count();
+                }
+            }
+            Look::Stalled if backoff.wait() => {}
+            Look::Stalled => {
+                // What is overdue does not wait for the items behind a stopped producer.
+                if let Look::Work(work, permit) = shared.look(lease, buffer, true) {
+                    return Some((work, permit));
+                }
+                tokio::time::sleep(STALL_SLEEP).await;
+            }
+        }
+    }
+}
+
+/// Waits for the lease: see [`Bell`](crate::wait::Bell).
+async fn lease<T, M: Mode<T>>(node: &Node<T, M>, flusher: Flusher) -> Held<'_, T, M> {
+    let lease = poll_fn(|cx| node.bell.poll_lock(&node.lease, flusher.index, cx)).await;
+    Held { node, lease: Some(lease) }
+}
+
+/// As [`Node::wait`], but asleep at once: the futures in flight have the thread meanwhile.
+async fn wait<T, M: Mode<T>>(
+    node: &Node<T, M>,
+    lease: &mut Lease<T, M>,
+    position: u64,
+    alarm: Option<Instant>,
+    alarms: u64,
+) {
+    let former = &mut lease.former;
+    let first = former.first();
+    let (position, until) = node.doze(former, position, alarm, node.clock.now());
+    if let Some(stamp) = park(node, Want::Items { first, position }, alarms, until).await {
+        node.woken(former, position, stamp);
+    }
+}
+
+/// As [`Wake::park`](crate::wait::Wake::park), for a task.
+async fn park<T, M: Mode<T>>(
+    node: &Node<T, M>,
+    want: Want,
+    alarms: u64,
+    until: Option<Instant>,
+) -> Option<Instant> {
+    let mut parking = node.wake.parking(&node.ring, want, alarms);
+    let time = |until: Instant| unconstrained(tokio::time::sleep_until(until.into()));
+    let mut time = pin!(until.map(time));
+    poll_fn(|cx| {
+        if let Poll::Ready(stamp) = parking.poll(cx) {
+            return Poll::Ready(stamp);
+        }
+        match time.as_mut().as_pin_mut().map(|time| time.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(parking.get_up()),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    })
+    .await
+}

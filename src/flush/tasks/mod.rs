@@ -1,0 +1,357 @@
+//! A flusher whose sink is async: one task on a runtime of its own.
+//!
+//! ```text
+//!   collect ─┬─ write ───────────────┬─ settle ─ collect …
+//!            └ collect ─┬─ write ────│────────┬─ settle
+//!                       └ collect …  └ collect │           at most `concurrency` writes at a time
+//! ```
+//!
+//! The task looks for work while it has room for another write, and polls the writes in flight
+//! whenever it is woken. A write that ends interrupts the collecting: what came of it may change
+//! what is to be done next. The stages before and after the sink are those of any flusher.
+
+mod call;
+mod collect;
+mod flight;
+
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn};
+use std::mem;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::task::LocalSet;
+
+use call::{Cut, Watch};
+use flight::{Flight, Landed, Open, Writing};
+
+use super::classify::Answer;
+use super::flusher::{Ending, Opened};
+use super::gate::Permit;
+use super::node::earlier;
+use super::work::Work;
+use super::write::{Started, finish, not_open, panicked_closing, start};
+use super::{Asking, Serving, Shared};
+use crate::collect::Buffer;
+use crate::guard::{drop_each, guarded};
+use crate::mode::Mode;
+use crate::sink::{
+    AsyncContext, AsyncSink, AsyncSinkFactory, BoxError, Flusher, SinkLimits, WriteContext,
+    WriteError,
+};
+
+/// What the thread of a flusher with an async sink needs.
+pub struct AsyncFlusherThread<T, M: Mode<T>, F> {
+    pub shared: Arc<Shared<T, M>>,
+    pub factory: Arc<F>,
+    pub flusher: Flusher,
+    pub opened: Sender<Opened>,
+    pub write_timeout: Duration,
+    pub concurrency: usize,
+}
+
+/// What stays the same for the flusher's task.
+#[derive(Clone, Copy)]
+struct Task<'a, T, M: Mode<T>, F> {
+    shared: &'a Shared<T, M>,
+    factory: &'a F,
+    flusher: Flusher,
+    concurrency: usize,
+    watch: &'a Watch,
+}
+
+/// The task while it collects and writes.
+struct Attendant<'a, T, M: Mode<T>, F: AsyncSinkFactory<T>> {
+    task: &'a Task<'a, T, M, F>,
+    /// `None` after a panic, until it is opened again.
+    open: Option<Rc<Open<F::Sink>>>,
+    flight: Flight<'a, T, M>,
+    /// For the next batch, and those after it.
+    buffer: Buffer<T, M>,
+    spare: Vec<Buffer<T, M>>,
+    /// There may be something to collect.
+    more: bool,
+    /// There never will be again.
+    over: bool,
+}
+
+/// What the task does next.
+enum Next<T, M: Mode<T>> {
+    /// Settle this write.
+    Landed(Landed<T, M>),
+    /// Write this, in that place.
+    Work(usize, Work<T, M>, Permit),
+    /// Nothing is left to collect, but for what writes in flight may leave.
+    Done,
+}
+
+/// How a life ended.
+enum Life {
+    Ended,
+    /// In a child process, where every lock may be held by a thread that is not there.
+    Forked,
+}
+
+impl<T, M, F> AsyncFlusherThread<T, M, F>
+where
+    T: Send + 'static,
+    M: Mode<T>,
+    F: AsyncSinkFactory<T>,
+{
+    /// The whole life of a flusher: open, then collect and write until there is nothing more, then
+    /// close.
+    pub fn run(self) {
+        let Self { shared, factory, flusher, opened, write_timeout, concurrency } = self;
+        let shared = &*shared;
+        let mut ending = Ending { shared, flusher, close_errors: Vec::new() };
+        let _serving = Serving::engine(shared.node.engine);
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error: BoxError = format!("no runtime for it: {error}").into();
+                let _ = opened.send(Opened { flusher, limits: Err(error) });
+                return;
+            }
+        };
+        let local = LocalSet::new();
+        let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
+        let task = Task { shared, factory: &*factory, flusher, concurrency, watch: &watch };
+        let life = local.block_on(&runtime, task.live(opened, &mut ending.close_errors));
+        if let Life::Forked = life {
+            mem::forget((local, runtime, ending));
+            return;
+        }
+        // What is left of the sink's tasks is the caller's code too, and a thread of
+        // `spawn_blocking` need not end.
+        let _ = guarded(|| drop(local));
+        let _ = guarded(|| runtime.shutdown_background());
+        let _ = guarded(|| drop(factory));
+    }
+}
+
+impl<'a, T, M, F> Task<'a, T, M, F>
+where
+    T: Send + 'static,
+    M: Mode<T>,
+    F: AsyncSinkFactory<T>,
+{
+    async fn live(&'a self, opened: Sender<Opened>, errors: &mut Vec<WriteError>) -> Life {
+        let flusher = self.flusher;
+        let (limits, open) = match self.open().await {
+            Ok((open, limits)) => (Ok(limits), Some(open)),
+            Err(error) => (Err(error), None),
+        };
+        let _ = opened.send(Opened { flusher, limits });
+        drop(opened);
+        if open.is_none() {
+            return Life::Ended;
+        }
+        let mut attendant = Attendant::new(self, open);
+        attendant.serve().await;
+        if self.shared.node.forked() {
+            mem::forget(attendant);
+            return Life::Forked;
+        }
+        self.shared.ledger.closing(flusher);
+        if let Some(open) = attendant.open.take() {
+            errors.extend(self.close(open).await);
+        }
+        if let Some(dead) = &self.shared.dead {
+            let (clock, deadline) = (&self.shared.node.clock, self.shared.ledger.deadline());
+            errors.extend(dead.leave(Asking { flusher, clock, deadline }));
+        }
+        Life::Ended
+    }
+
+    async fn open(&self) -> Result<(Rc<Open<F::Sink>>, SinkLimits), BoxError> {
+        let broken = Cell::new(false);
+        let call = self.watch.call(&broken, || self.factory.open(self.flusher));
+        let sink = match self.heeding(call).await {
+            Ok(opened) => opened?,
+            Err(Cut::Panicked(message)) => return Err(format!("it panicked: {message}").into()),
+            Err(cut) => return Err(cut.error("opening").into()),
+        };
+        match guarded(|| sink.limits()) {
+            Ok(limits) => Ok((Rc::new(Open { sink, broken }), limits)),
+            Err(message) => {
+                let _ = guarded(|| drop(sink));
+                Err(format!("it panicked: {message}").into())
+            }
+        }
+    }
+
+    async fn close(&self, open: Rc<Open<F::Sink>>) -> Option<WriteError> {
+        let Shared { node, ledger, .. } = self.shared;
+        let mut marked = Vec::new();
+        let deadline = self.deadline(ledger.deadline());
+        let inner = WriteContext::new(self.flusher, &node.clock, deadline, &mut marked);
+        let mut cx = AsyncContext::new(inner);
+        let call = self.watch.call(&open.broken, || open.sink.close(&mut cx));
+        let closed = self.heeding(call).await;
+        drop_each(&mut marked); // there is no batch
+        let dropped = guarded(|| drop(open));
+        match closed {
+            Ok(Err(error)) => Some(error),
+            Ok(Ok(())) => dropped.err().map(|message| panicked_closing(&message)),
+            Err(Cut::Panicked(message)) => Some(panicked_closing(&message)),
+            Err(cut) => Some(cut.error("closing of the sink")),
+        }
+    }
+
+    /// When a call that begins now ends at the latest.
+    fn deadline(&self, shutdown: Option<Instant>) -> Option<Instant> {
+        earlier(shutdown, self.shared.node.clock.now().checked_add(self.watch.timeout))
+    }
+
+    /// Does this, and takes note meanwhile when the engine gives up.
+    async fn heeding<R>(&self, work: impl Future<Output = R>) -> R {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.heed(cx);
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn heed(&self, cx: &mut Context<'_>) {
+        let node = &self.shared.node;
+        if !node.forked() && node.bell.list(self.flusher.index, cx.waker(), false) {
+            self.watch.given_up.set(true);
+        }
+    }
+}
+
+impl<'a, T, M, F> Attendant<'a, T, M, F>
+where
+    T: Send + 'static,
+    M: Mode<T>,
+    F: AsyncSinkFactory<T>,
+{
+    fn new(task: &'a Task<'a, T, M, F>, open: Option<Rc<Open<F::Sink>>>) -> Self {
+        let (buffer, spare) = (Buffer::default(), Vec::new());
+        Self {
+            task,
+            open,
+            flight: Flight::new(task.concurrency),
+            buffer,
+            spare,
+            more: true,
+            over: false,
+        }
+    }
+
+    /// Collects and writes until there is nothing more. In a child process it returns at once.
+    async fn serve(&mut self) {
+        while self.more || !self.flight.is_empty() {
+            let next = self.next().await;
+            if self.task.shared.node.forked() {
+                mem::forget(next); // the parent's
+                return;
+            }
+            match next {
+                Next::Landed(landed) => self.settle(landed),
+                Next::Work(place, work, permit) => self.launch(place, work, permit).await,
+                Next::Done => self.more = false,
+            }
+        }
+    }
+
+    /// Whatever comes first: a write that ends, or something to write if there is room for it.
+    async fn next(&mut self) -> Next<T, M> {
+        let Self { task, flight, buffer, .. } = self;
+        let node = &task.shared.node;
+        let room = flight.room().filter(|_| self.more);
+        let mut collecting = pin!(async {
+            let Some(place) = room else { return pending().await };
+            match collect::next(task.shared, task.flusher, buffer).await {
+                Some((work, permit)) => Next::Work(place, work, permit),
+                None => Next::Done,
+            }
+        });
+        poll_fn(|cx| {
+            task.heed(cx);
+            if let Poll::Ready(landed) = flight.poll(cx) {
+                return Poll::Ready(Next::Landed(landed));
+            }
+            if node.forked() {
+                return Poll::Ready(Next::Done);
+            }
+            collecting.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Begins to write a work.
+    async fn launch(&mut self, place: usize, mut work: Work<T, M>, permit: Permit) {
+        let Task { shared, flusher, watch, .. } = *self.task;
+        if self.buffer.items.capacity() == 0 {
+            self.buffer = self.spare.pop().unwrap_or_default(); // the batch has taken it
+        }
+        let slot = shared.ledger.slot(flusher, place);
+        let Some(begun) = start(shared, slot, &mut work, permit) else {
+            (self.more, self.over) = (false, true);
+            return;
+        };
+        let Started { spoiled, deadline, answer } = begun;
+        let started = shared.node.clock.now();
+        let open = match answer {
+            Some(answer) => Err(answer),
+            None => self.opened(started).await,
+        };
+        let deadline = self.task.deadline(deadline);
+        let writing = Writing { place, work, spoiled, started, deadline };
+        match open {
+            Ok(open) => {
+                let write = flight::write(open, writing, flusher, &shared.node.clock, watch);
+                self.flight.take_off(place, write);
+            }
+            Err(answer) => self.settle(Landed { writing, answer, marked: Vec::new() }),
+        }
+    }
+
+    /// The sink, opened again if need be: then no write is in flight, for a panic ends them all.
+    async fn opened(&mut self, started: Instant) -> Result<Rc<Open<F::Sink>>, Answer> {
+        if let Some(open) = &self.open {
+            return Ok(Rc::clone(open));
+        }
+        let opened = self.task.open().await;
+        let now = self.task.shared.node.clock.now();
+        match opened {
+            Ok((open, _)) => Ok(Rc::clone(self.open.insert(open))),
+            Err(error) => {
+                let took = now.saturating_duration_since(started);
+                let unasked = Answer::unasked(Err(not_open(error)), started);
+                Err(Answer { took, wrote: true, ..unasked })
+            }
+        }
+    }
+
+    /// The stages after the sink.
+    fn settle(&mut self, landed: Landed<T, M>) {
+        let Landed { writing, answer, mut marked } = landed;
+        let Writing { place, work, spoiled, .. } = writing;
+        let Task { shared, flusher, watch, concurrency, .. } = *self.task;
+        if self.open.as_ref().is_some_and(|open| open.broken.get()) {
+            let broken = self.open.take();
+            let _ = guarded(|| drop(broken));
+        }
+        let slot = shared.ledger.slot(flusher, place);
+        match finish(shared, slot, work, spoiled, answer, &mut marked) {
+            Some(empty) => {
+                self.more = !self.over;
+                if self.spare.len() < concurrency {
+                    self.spare.push(empty);
+                }
+            }
+            None => {
+                (self.more, self.over) = (false, true);
+                watch.given_up.set(true); // nobody waits for the other writes either
+            }
+        }
+    }
+}
