@@ -3,11 +3,11 @@
 
 mod counts;
 mod frontier;
+mod state;
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use counts::Counts;
 use frontier::Frontier;
 
 use super::FailedItem;
-use super::classify::{Again, Verdict};
-use super::gate::{Gate, Held, Load, Permit, Refusal};
+use super::classify::Verdict;
+use super::gate::{Gate, Held, Load, Permit};
 use super::node::{Node, earlier};
 use super::permit::BreakerState;
 use super::retries::{Kind, Retries, Waiting};
-use super::work::{Past, Place, Work};
+use super::work::{Place, Work};
 use crate::batch::{Batch, BatchId};
 use crate::clock::Clock;
 use crate::config::OnFailure;
 use crate::guard::guarded;
 use crate::mode::{Mode, Plain, Tag};
 use crate::ring::PopError;
-use crate::sink::{Applied, Flusher, WriteError};
+use crate::sink::{Flusher, WriteError};
 use crate::sync::{
     AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, mutated, wait, wait_timeout,
 };
@@ -775,204 +775,4 @@ fn once_each(left: &mut Vec<(Flusher, Activity)>) {
         left.iter().filter(|(_, at)| writes(at)).map(|(flusher, _)| *flusher).collect();
     left.retain(|(flusher, at)| writes(at) || !writing.contains(flusher));
     left.dedup_by(|one, other| one.0 == other.0 && !writes(&one.1));
-}
-
-impl<T, M: Mode<T>> State<T, M> {
-    /// What was not left behind is at this now.
-    fn move_on(&mut self, slots: Range<usize>, to: Activity) {
-        for slot in &mut self.slots[slots] {
-            if !matches!(slot, Activity::LeftBehind) {
-                *slot = to;
-            }
-        }
-    }
-
-    /// Exact at this moment: fates are counted under the lock that is held, each after its item was
-    /// enqueued, so the tail read now covers them all.
-    fn tally(&self, node: &Node<T, M>, newest: u64) -> Tally {
-        self.tally_of(node.ring.pushed(), newest)
-    }
-
-    fn tally_of(&self, pushed: u64, newest: u64) -> Tally {
-        let dropped = self.evicted + self.expired;
-        let met = self.flushed_ok + self.flushed_fail + self.unknown + dropped;
-        Tally {
-            enqueued: pushed + newest,
-            flushed_ok: self.flushed_ok,
-            flushed_fail: self.flushed_fail,
-            dropped: dropped + newest,
-            unknown: self.unknown,
-            in_flight: pushed - met,
-        }
-    }
-
-    fn agenda(&mut self, now: Instant) -> Agenda<T, M> {
-        if self.retries.is_empty() || self.stopping {
-            return Agenda::Nothing;
-        }
-        if let Some(mut waiting) = self.retries.take_hopeless(now) {
-            self.spent(&mut waiting.work.past, now);
-            return Agenda::Take(waiting.work, Permit::Refuse(Refusal::TooLong));
-        }
-        let until = match self.gate.look(now) {
-            Ok(()) => {
-                let retry_at = self.gate.retry_at(now);
-                if let Some(waiting) = self.retries.take_due(now, retry_at.is_none()) {
-                    return self.resume(waiting, now);
-                }
-                self.kept = Cause::Throttle;
-                self.retries.next_due(retry_at)
-            }
-            Err(held) => {
-                self.kept = held.cause;
-                let due = self.retries.next_due(None);
-                held.until.and_then(|at| due.map(|due| due.max(at)))
-            }
-        };
-        let until = earlier(until, self.retries.next_hopeless());
-        Agenda::Wait { until, fresh: self.lets_fresh_pass() }
-    }
-
-    /// Whether fresh batches are written while others wait to be tried again. With no room for more
-    /// of those they wait in the ring, from which nothing is lost.
-    fn lets_fresh_pass(&self) -> bool {
-        match self.order {
-            OnFailure::Skip => !self.gate.holds() || self.retries.has_room_for_batch(),
-            OnFailure::ParkKey => self.retries.has_room_for_batch(),
-            OnFailure::Halt => false,
-        }
-    }
-
-    /// A work has waited long enough.
-    fn resume(&mut self, mut waiting: Waiting<T, M>, now: Instant) -> Agenda<T, M> {
-        let (items, bytes) = (waiting.work.count(), waiting.work.batch.bytes);
-        let load = Load { items, bytes, kind: Some(waiting.kind) };
-        let permit = match self.gate.take(now, load) {
-            Ok(permit) => permit,
-            Err(held) => {
-                self.retries.insert(waiting, now);
-                return Agenda::Wait { until: held.until, fresh: false };
-            }
-        };
-        if waiting.kind == Kind::Retry && matches!(permit, Permit::Write(_)) {
-            self.counts.retries += 1;
-        }
-        self.spent(&mut waiting.work.past, now);
-        Agenda::Take(waiting.work, permit)
-    }
-
-    /// Takes note of how a work has spent its time since it failed.
-    fn spent(&self, past: &mut Past, now: Instant) {
-        let Some(failure) = &past.failure else { return };
-        let failed = failure.last.at;
-        let due = failure.due.max(failed).min(now.max(failed));
-        past.phases.backing_off += due.saturating_duration_since(failed);
-        past.phases.add(self.kept, now.saturating_duration_since(due));
-    }
-
-    /// Takes in what goes on after a write; returns how many items that are. Where too many wait
-    /// already they are lost.
-    fn take_again(
-        &mut self,
-        work: &Work<T, M>,
-        verdict: &mut Verdict<T>,
-        tags: &mut M::Tags,
-        now: Instant,
-    ) -> u64 {
-        let mut gone_on = 0;
-        for again in mem::take(&mut verdict.again) {
-            let Again { kind, whole, at, items, bytes, failure, keys } = again;
-            let count = items.len() as u64;
-            // Where others wait behind it, what has waited before goes back to its place.
-            let back = self.order != OnFailure::Skip && (!work.is_fresh() || work.past.parked);
-            if kind == Kind::Retry && !back && !self.retries.has_room(count, bytes) {
-                self.counts.overflows += 1;
-                for (at, item) in at.into_iter().zip(items) {
-                    verdict.lose(work.batch.id, Some(at), item, Arc::clone(&failure.error));
-                }
-                continue;
-            }
-            gone_on += count;
-            self.counts.splits += u64::from(kind == Kind::Part);
-            let mut past = work.past.clone();
-            past.retries += u32::from(kind == Kind::Retry);
-            let first = at.first().map_or(0, |at| u32::try_from(*at).unwrap_or(u32::MAX));
-            past.offset = past.offset.saturating_add(first);
-            past.unknown |= failure.error.what_applied() == Applied::Unknown;
-            past.failure = Some(failure);
-            let mut own = M::Tags::default();
-            at.iter().for_each(|at| M::put_tag(M::take_tag(tags, *at), &mut own));
-            let open = self.open_up(work.batch.id);
-            let id = if whole { work.batch.id } else { open.next_part(work.batch.id) };
-            let batch = Batch { id, bytes, items, late: None, ..work.batch.emptied() };
-            let work = Work { batch, tags: own, spoiled: Vec::new(), end: work.end, past };
-            self.retries.insert(Waiting { work, kind, keys }, now);
-        }
-        verdict.lost.sort_by_key(|lost| lost.at);
-        gone_on
-    }
-
-    /// The batch is in one work more.
-    fn open_up(&mut self, batch: BatchId) -> &mut Open {
-        let open = self.open.entry(batch.get()).or_insert(Open { works: 1, parts: 0 });
-        open.works += 1;
-        open
-    }
-
-    /// A work of a batch has ended: if it was the last, every item of the batch has met its fate.
-    fn finish(&mut self, writing: &Writing) {
-        if let Some(open) = self.open.get_mut(&writing.batch.get()) {
-            open.works -= 1;
-            if open.works > 0 && !mutated("resolve_with_part") {
-                return;
-            }
-            self.open.remove(&writing.batch.get());
-        }
-        self.frontier.resolve(writing.position, writing.end);
-    }
-
-    fn take_task(&mut self, number: u64) -> Option<Waker> {
-        let index = self.tasks.iter().position(|task| task.number == number)?;
-        Some(self.tasks.swap_remove(index).waker)
-    }
-
-    /// The tasks that need wait no longer.
-    fn take_resolved(&mut self) -> Vec<Task> {
-        let (resolved, gone) = (self.frontier.resolved, self.all_gone());
-        self.tasks.extract_if(.., |task| gone || task.position <= resolved).collect()
-    }
-
-    fn resolution(&self, position: u64) -> Option<Resolution> {
-        let telling = self.telling.iter().any(|telling| *telling < position);
-        if self.frontier.resolved >= position && !telling {
-            Some(Resolution::Resolved)
-        } else {
-            self.all_gone().then_some(Resolution::Stopped)
-        }
-    }
-
-    /// No add of any item in flight had returned before this moment.
-    fn oldest(&self, node: &Node<T, M>, in_flight: u64) -> Option<Instant> {
-        let mut queued = in_flight - self.retries.items();
-        let mut oldest = self.retries.oldest();
-        for activity in &self.slots {
-            if let Activity::Writing(Writing { items, opened, .. }) = *activity {
-                queued -= items;
-                oldest = oldest.into_iter().chain([opened]).min();
-            }
-        }
-        let in_queue = node.start + Duration::from_nanos(node.oldest.get());
-        oldest.into_iter().chain((queued > 0).then_some(in_queue)).min()
-    }
-
-    fn all_gone(&self) -> bool {
-        let gone = |a: &Activity| matches!(a, Activity::Ended | Activity::LeftBehind);
-        self.slots.iter().all(gone)
-    }
-
-    fn keep(&mut self, failed: &mut Vec<FailedItem<T>>) {
-        let room = self.failed_kept.saturating_sub(self.failed.len()).min(failed.len());
-        self.failed_discarded += (failed.len() - room) as u64;
-        self.failed.extend(failed.drain(..room));
-    }
 }
