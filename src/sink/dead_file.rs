@@ -1,7 +1,7 @@
 //! Dead letters in a file, one JSON object a line.
 //!
 //! ```text
-//! {"version":1,"id":"18c…-9f…-0","batch":17,"class":"permanent","applied":"nothing",
+//! {"version":1,"id":"18c…-9f…-0","batch":17,"part":0,"class":"permanent","applied":"nothing",
 //!  "error":"no such column","attempts":3,"first_ms":1700000000000,"last_ms":1700000003000,
 //!  "tenant":null,"encoding":"text","item":"…"}
 //! ```
@@ -330,8 +330,9 @@ fn write_line<T>(
         return Err("an item of a dead-letter file is one JSON value without a newline".into());
     }
     let (class, applied) = (dead.class().name(), dead.applied().name());
-    let (version, batch) = (dead.version, dead.batch);
-    write!(out, r#"{{"version":{version},"id":"{id}","batch":{batch},"class":"{class}","#)?;
+    let (version, batch, part) = (dead.version, dead.batch.get(), dead.batch.part());
+    write!(out, r#"{{"version":{version},"id":"{id}","batch":{batch},"part":{part},"#)?;
+    write!(out, r#""class":"{class}","#)?;
     write!(out, r#""applied":"{applied}","error":"#)?;
     write_string(&dead.error.to_string(), out);
     let (first, last) = (unix_time(dead.first).as_millis(), unix_time(dead.last).as_millis());

@@ -50,7 +50,7 @@ fn encode(item: &&'static str, out: &mut Vec<u8>) -> Result<(), BoxError> {
 
 fn dead(item: &'static str) -> Dead<&'static str> {
     let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-    Dead::new(item, WriteError::permanent("a \"bad\"\nrow"), BatchId::new(17))
+    Dead::new(item, WriteError::permanent("a \"bad\"\nrow"), BatchId::new(17).with_part(3))
         .attempts(3)
         .failed_at(at(1_000), at(4_000))
 }
@@ -86,7 +86,7 @@ fn a_line_says_all_that_is_known() {
     assert!(write(&mut sink, &["say \"é\"\t\n"]).0.is_ok());
     let text = fs::read_to_string(folder.path()).unwrap();
     let expected = [
-        r#"{"version":1,"batch":17,"class":"permanent","applied":"nothing","#,
+        r#"{"version":1,"batch":17,"part":3,"class":"permanent","applied":"nothing","#,
         r#""error":"a \"bad\"\nrow","attempts":3,"first_ms":1000,"last_ms":4000,"#,
         r#""tenant":null,"encoding":"text","item":"say \"é\"\u0009\n"}"#,
         "\n",

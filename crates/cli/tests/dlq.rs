@@ -55,7 +55,8 @@ fn one_file(place: &Place, letters: Vec<Letter>) {
 fn letters(count: u64) -> Vec<Letter> {
     let letter = |n| {
         let error = WriteError::permanent(if n % 3 == 0 { "no \u{1b}[2J row" } else { "a, b=c" });
-        Dead::new(format!("{{\"n\":{n}}}"), error, BatchId::new(17 + n % 2)).attempts(2)
+        Dead::new(format!("{{\"n\":{n}}}"), error, BatchId::new(17 + n % 2).with_part(3))
+            .attempts(2)
     };
     (0..count).map(letter).collect()
 }
@@ -130,7 +131,8 @@ fn letters_are_shown_with_their_items() {
         let shown = objects(&done.stdout);
         let items: Vec<_> = shown.iter().map(|letter| letter["item"].as_str().unwrap()).collect();
         assert_eq!(items, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#], "{source}");
-        assert_eq!((&shown[0]["batch"], &shown[0]["attempts"]), (&json!(17), &json!(2)));
+        assert_eq!((&shown[0]["batch"], &shown[0]["part"]), (&json!(17), &json!(3)), "{source}");
+        assert_eq!(shown[0]["attempts"], json!(2));
         let done = dlq(&place, &format!("show {source} --where class=permanent --where since=1h"));
         assert_eq!(done.stdout.matches("  item:  {\"n\":").count(), 5, "{}", done.stdout);
         let done = dlq(&place, &format!("show {source} --where class=transient"));

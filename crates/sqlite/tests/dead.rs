@@ -70,7 +70,9 @@ fn write(place: &Place, letters: Vec<Dead<Vec<u8>>>) -> Shutdown<Dead<Vec<u8>>> 
 
 fn dead(item: &[u8], error: WriteError, last_ms: u64) -> Dead<Vec<u8>> {
     let at = |ms| UNIX_EPOCH + Duration::from_millis(ms);
-    Dead::new(item.to_vec(), error, BatchId::new(17)).attempts(3).failed_at(at(1_000), at(last_ms))
+    Dead::new(item.to_vec(), error, BatchId::new(17).with_part(3))
+        .attempts(3)
+        .failed_at(at(1_000), at(last_ms))
 }
 
 fn numbers(place: &Place, numbers: std::ops::Range<u32>) {
@@ -136,6 +138,7 @@ fn a_letter_keeps_all_that_is_known() {
         first_ms: 1_000,
         last_ms: 4_000,
         batch: 17,
+        part: 3,
         tenant: None,
         version: 1,
         replayed_ms: None,

@@ -81,6 +81,8 @@ struct Version {
 struct Line<'a> {
     id: String,
     batch: u64,
+    #[serde(default)]
+    part: u32,
     class: String,
     applied: String,
     error: String,
@@ -120,6 +122,7 @@ fn parse(line: &[u8], number: u64) -> Result<DeadLetter, String> {
         first_ms: line.first_ms,
         last_ms: line.last_ms,
         batch: line.batch,
+        part: line.part,
         tenant: line.tenant,
         version,
         replayed_ms: None,

@@ -248,6 +248,9 @@ fn through_engine(
         .max_batch_size(PAGE)
         .failed_kept(PAGE)
         .weight(Item::weight)
+        .retry(None) // what fails stays, to be replayed again
+        .bisect(false)
+        .breaker(None)
         .spawn(output::factory(args));
     let batcher = match batcher {
         Ok(batcher) => batcher,

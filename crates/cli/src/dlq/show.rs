@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use sluicegate::BatchId;
 use sluicegate_sqlite::{DeadGroup, DeadLetter};
 
 use super::args::{LsArgs, ShowArgs};
@@ -56,6 +57,7 @@ struct Letter<'a> {
     row: i64,
     id: &'a str,
     batch: u64,
+    part: u32,
     class: &'a str,
     applied: &'a str,
     error: &'a str,
@@ -167,6 +169,7 @@ fn as_json(letter: &DeadLetter, out: &mut impl Write) -> io::Result<()> {
         row: letter.row,
         id: &letter.id,
         batch: letter.batch,
+        part: letter.part,
         class: &letter.class,
         applied: &letter.applied,
         error: &letter.error,
@@ -183,7 +186,8 @@ fn as_json(letter: &DeadLetter, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn as_text(letter: &DeadLetter, out: &mut impl Write) -> io::Result<()> {
-    let DeadLetter { row, id, class, applied, batch, attempts, .. } = letter;
+    let DeadLetter { row, id, class, applied, attempts, .. } = letter;
+    let batch = BatchId::new(letter.batch).with_part(letter.part);
     writeln!(out, "{row} ({id}): {class}, applied {applied}, batch {batch}, attempts {attempts}")?;
     write!(out, "  failed {} to {}", time(letter.first_ms), time(letter.last_ms))?;
     match letter.replayed_ms {

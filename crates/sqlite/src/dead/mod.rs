@@ -10,7 +10,7 @@
 //!
 //! `id` counts up; `uid` is a name that no other letter has in any store, so that a copy of a store
 //! replays nothing twice. `item` is text where it is UTF-8, else a blob. Times are milliseconds
-//! since 1970 (UTC). `part` is NULL: it is kept for pieces of a batch.
+//! since 1970 (UTC). `part` is 0 for a whole batch.
 //!
 //! **Once, over two files.** SQLite commits over several files as one only without a write-ahead
 //! log, so no transaction spans the store and the target. Instead the target itself notes each

@@ -31,9 +31,9 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
 ) STRICT";
 
 /// In the order in which [`Letter`] binds them.
-const COLUMNS: [&str; 10] = [
-    "item", "class", "applied", "error", "attempts", "first_ms", "last_ms", "batch", "tenant",
-    "version",
+const COLUMNS: [&str; 11] = [
+    "item", "class", "applied", "error", "attempts", "first_ms", "last_ms", "batch", "part",
+    "tenant", "version",
 ];
 
 /// Writes dead letters into the table `dead_letters`, a transaction per batch.
@@ -150,6 +150,7 @@ where
         row.integer(unix_ms(dead.first))?;
         row.integer(unix_ms(dead.last))?;
         row.integer(integer(dead.batch.get()))?;
+        row.integer(dead.batch.part().into())?;
         match &dead.tenant {
             Some(tenant) => row.text(tenant)?,
             None => row.null()?,

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const COLUMNS: &str = "id, uid, item, class, applied, error, attempts, first_ms, last_ms, batch, \
-                       tenant, version, replayed_ms";
+                       coalesce(part, 0), tenant, version, replayed_ms";
 
 /// A letter as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct DeadLetter {
     pub last_ms: i64,
     /// The batch it was in.
     pub batch: u64,
+    /// Which part of it; 0 for the whole.
+    pub part: u32,
     /// Whose item it is.
     pub tenant: Option<String>,
     /// The layout that it was written in.
@@ -295,8 +297,9 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         first_ms: row.get(7)?,
         last_ms: row.get(8)?,
         batch: natural(row, 9)?,
-        tenant: row.get(10)?,
-        version: row.get(11)?,
-        replayed_ms: row.get(12)?,
+        part: row.get(10)?,
+        tenant: row.get(11)?,
+        version: row.get(12)?,
+        replayed_ms: row.get(13)?,
     })
 }
