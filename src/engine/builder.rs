@@ -521,11 +521,15 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     }
 }
 
-/// Where works wait: as many items as the queue has, unless told otherwise.
+/// Where works wait: as many items as the queue has and as may be in flight at once, unless told
+/// otherwise.
 fn retries<T, M: Mode<T>>(config: &Config) -> Retries<T, M> {
     let retry = config.retry.unwrap_or_default();
-    let items = retry.max_items.unwrap_or(config.queue_depth) as u64;
     let batch = config.max_batch_size.unwrap_or(config.queue_depth) as u64;
+    let writes = config.flushers.saturating_mul(config.concurrency) as u64;
+    let in_flight = batch.saturating_mul(writes);
+    let most = (config.queue_depth as u64).saturating_add(in_flight);
+    let items = retry.max_items.map_or(most, |items| items as u64);
     let bounds = Bounds { items, bytes: retry.max_bytes, batch };
     Retries::new(config.on_failure, bounds, retry.give_up_after)
 }

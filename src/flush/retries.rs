@@ -105,9 +105,9 @@ impl<T, M: Mode<T>> Retries<T, M> {
         fits || self.items == 0
     }
 
-    /// Whether a whole fresh batch may wait.
-    pub fn has_room_for_batch(&self) -> bool {
-        self.has_room(self.bounds.batch, 0)
+    /// Whether a whole fresh batch may wait, and all that is being written too.
+    pub fn has_room_for_batch(&self, writing: u64) -> bool {
+        self.has_room(self.bounds.batch.saturating_add(writing), 0)
     }
 
     /// Takes a work in. One that has not failed itself is due at once.

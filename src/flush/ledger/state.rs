@@ -80,10 +80,18 @@ impl<T, M: Mode<T>> State<T, M> {
     /// of those they wait in the ring, from which nothing is lost.
     pub fn lets_fresh_pass(&self) -> bool {
         match self.order {
-            OnFailure::Skip => !self.gate.holds() || self.retries.has_room_for_batch(),
-            OnFailure::ParkKey => self.retries.has_room_for_batch(),
+            OnFailure::Skip => !self.gate.holds() || self.has_room_for_batch(),
+            OnFailure::ParkKey => self.has_room_for_batch(),
             OnFailure::Halt => false,
         }
+    }
+
+    fn has_room_for_batch(&self) -> bool {
+        let writing = self.slots.iter().map(|slot| match slot {
+            Activity::Writing(writing) => writing.items,
+            _ => 0,
+        });
+        self.retries.has_room_for_batch(writing.sum())
     }
 
     /// A work has waited long enough.

@@ -111,7 +111,8 @@ impl Retry {
         self
     }
 
-    /// How many items may wait for a retry; `None`, the default, for as many as `queue_depth`. A
+    /// How many items may wait for a retry; `None`, the default, for as many as `queue_depth`
+    /// and one batch for each write that may be in flight. A
     /// batch may always wait where no other does, however large. What finds no room has failed; but
     /// while there is none for a batch, fresh ones are not written, unless the engine is told not
     /// to hold by [`breaker(None)`](crate::Builder::breaker) or

@@ -27,6 +27,8 @@ pub enum Cut {
     Broken,
     TooLong(Duration),
     GivenUp,
+    /// The sink was not asked: another call of it had panicked, or shutdown has given up.
+    NotBegun,
 }
 
 impl Watch {
@@ -39,6 +41,9 @@ impl Watch {
         broken: &Cell<bool>,
         begin: impl FnOnce() -> F,
     ) -> Result<F::Output, Cut> {
+        if broken.get() || self.given_up.get() {
+            return Err(Cut::NotBegun);
+        }
         let mut call = pin!(None);
         match guarded(begin) {
             Ok(future) => call.set(Some(future)),
@@ -46,6 +51,7 @@ impl Watch {
         }
         // However busy the futures are, a time-out comes.
         let mut timeout = pin!(unconstrained(tokio::time::sleep(self.timeout)));
+        let mut late = false;
         let ended = poll_fn(|cx| {
             if broken.get() {
                 return Poll::Ready(Err(Cut::Broken));
@@ -55,8 +61,14 @@ impl Watch {
                 Ok(Poll::Ready(answer)) => Poll::Ready(Ok(answer)),
                 Err(message) => Poll::Ready(Err(Cut::Panicked(message))),
                 Ok(Poll::Pending) if self.given_up.get() => Poll::Ready(Err(Cut::GivenUp)),
+                // Once more, when its time has come: what brings the answer may run only now.
+                Ok(Poll::Pending) if late => Poll::Ready(Err(Cut::TooLong(self.timeout))),
                 Ok(Poll::Pending) => {
-                    timeout.as_mut().poll(cx).map(|()| Err(Cut::TooLong(self.timeout)))
+                    late = timeout.as_mut().poll(cx).is_ready();
+                    if late {
+                        cx.waker().wake_by_ref();
+                    }
+                    Poll::Pending
                 }
             }
         });
@@ -82,6 +94,7 @@ impl Cut {
             Self::TooLong(limit) => {
                 WriteError::transient(format!("the {call} took longer than {limit:?}"))
             }
+            Self::NotBegun => return WriteError::disconnected(format!("the {call} did not begin")),
             Self::GivenUp => {
                 WriteError::transient(format!("the {call} had not ended when shutdown gave up"))
             }

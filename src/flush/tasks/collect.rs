@@ -73,8 +73,11 @@ pub async fn next<T, M: Mode<T>>(
 
 /// Waits for the lease: see [`Bell`](crate::wait::Bell).
 async fn lease<T, M: Mode<T>>(node: &Node<T, M>, flusher: Flusher) -> Held<'_, T, M> {
-    let lease = poll_fn(|cx| node.bell.poll_lock(&node.lease, flusher.index, cx)).await;
-    Held { node, lease: Some(lease) }
+    let lease = poll_fn(|cx| match node.wake.stopped() {
+        true => Poll::Ready(None), // who holds it may never let go
+        false => node.bell.poll_lock(&node.lease, flusher.index, cx).map(Some),
+    });
+    Held { node, lease: lease.await }
 }
 
 /// As [`Node::wait`], but asleep at once: the futures in flight have the thread meanwhile.

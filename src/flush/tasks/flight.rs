@@ -58,7 +58,7 @@ pub async fn write<T, M: Mode<T>, S: AsyncSink<T>>(
         started: writing.started,
         took: clock.now().saturating_duration_since(writing.started),
         panicked: matches!(ended, Err(Cut::Panicked(_))),
-        wrote: true,
+        wrote: !matches!(ended, Err(Cut::NotBegun)),
         last: matches!(ended, Err(Cut::GivenUp)), // nobody would write it again
     };
     answer.result = match ended {

@@ -45,6 +45,9 @@ use crate::sink::{
     WriteError,
 };
 
+/// Rounds after which the flusher's task lets the others of its runtime have their turn.
+const ROUNDS: u32 = 8;
+
 /// What the thread of a flusher with an async sink needs.
 pub struct AsyncFlusherThread<T, M: Mode<T>, F> {
     pub shared: Arc<Shared<T, M>>,
@@ -247,7 +250,13 @@ where
 
     /// Collects and writes until there is nothing more. In a child process it returns at once.
     async fn serve(&mut self) {
+        let mut rounds = 0_u32;
         while self.more || !self.flight.is_empty() {
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(ROUNDS) {
+                // What is always ready would keep the runtime from its IO, timers and other tasks.
+                tokio::task::yield_now().await;
+            }
             let next = self.next().await;
             if self.task.shared.node.forked() {
                 mem::forget(next); // the parent's
