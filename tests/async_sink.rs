@@ -17,8 +17,8 @@ use std::time::Duration;
 use common::{Census, Gate, LONG, Rng, Tracked, assert_balances, no_second_try, until};
 use sluicegate::{
     AddError, Applied, AsyncContext, AsyncSink, AsyncSinkFactory, Batch, Batcher, BoxError,
-    Builder, Class, ConfigError, FlushError, Flusher, OnFailure, Retry, Shutdown, SpawnError,
-    Stuck, WriteError, sink,
+    Breaker, Builder, Class, ConfigError, FlushError, Flusher, OnFailure, Retry, Shutdown,
+    SpawnError, Stuck, WriteError, sink,
 };
 use tokio::runtime;
 use tokio::sync::Semaphore;
@@ -770,4 +770,32 @@ fn whatever_the_sink_does_each_item_meets_one_fate() {
         drop(report);
         assert_eq!((census.made(), census.dropped()), (400, 400));
     }
+}
+
+/// A connection is lost with many writes in flight: all of their batches find room to wait.
+#[test]
+fn whatever_was_in_flight_when_the_sink_went_down_is_written_later() {
+    let (door, calls) = (Door::shut(), counter());
+    let (way, asked) = (door.clone(), Arc::clone(&calls));
+    let sink = sink::from_async_fn(async move |_: &Batch<u64>, _: &mut AsyncContext<'_>| {
+        let call = count(&asked);
+        way.pass().await;
+        if call <= 16 { Err(WriteError::disconnected("gone")) } else { Ok(()) }
+    });
+    let retry = Retry::default().initial_delay(SHORT).max_delay(SHORT).budget_floor(10_000.0);
+    let breaker = Breaker::default().open_for(SHORT).open_max(SHORT);
+    let batcher = Batcher::builder()
+        .max_batch_size(4)
+        .queue_depth(4)
+        .concurrency(16)
+        .retry(retry)
+        .breaker(breaker)
+        .spawn_async(sinks(sink))
+        .unwrap();
+    (0..64).for_each(|item| batcher.producer().add(item).unwrap());
+    until("all of them are in flight", || door.here() == 16);
+    door.admit(1_000);
+    let report = shut_down(batcher);
+    assert_eq!((report.tally.flushed_ok, report.tally.flushed_fail), (64, 0), "{report:?}");
+    assert_eq!(report.stats.retry_overflows, 0);
 }
