@@ -86,7 +86,7 @@ patch_loom() { # a copy of cargo's loom with the patch on; made anew when the pa
 copy_tree() { # what the models are built from, with a Cargo.lock that may change; times kept, so builds stay warm
     rm -rf "$WORK/tree"
     mkdir -p "$WORK/tree"
-    tar -C "$ROOT" --exclude=loom-tests/target -cf - Cargo.toml Cargo.lock README.md src benches tests crates loom-tests \
+    tar -C "$ROOT" --exclude=loom-tests/target -cf - Cargo.toml Cargo.lock README.md src benches examples tests crates loom-tests \
         | tar -C "$WORK/tree" -xf -
 }
 
