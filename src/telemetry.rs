@@ -317,7 +317,11 @@ const DURATION_MAX: Duration = Duration::from_secs(3600);
 
 /// A histogram of a fixed size: recording never allocates.
 #[derive(Clone)]
-pub struct Distribution(Histogram<u64>);
+pub struct Distribution {
+    histogram: Histogram<u64>,
+    /// Times that took no time: mostly all of some phase, and counted at no cost.
+    zeros: u64,
+}
 
 impl Distribution {
     /// For values from 1 to `max`, to three digits.
@@ -332,35 +336,45 @@ impl Distribution {
 
     fn new(max: u64, digits: u8) -> Self {
         let histogram = Histogram::new_with_bounds(1, max.max(2), digits);
-        Self(histogram.expect("1 < 2 <= max, and at most 5 digits"))
+        let histogram = histogram.expect("1 < 2 <= max, and at most 5 digits");
+        Self { histogram, zeros: 0 }
     }
 
     pub fn record(&mut self, value: u64) {
-        self.0.saturating_record(value);
+        self.histogram.saturating_record(value);
     }
 
     pub fn record_duration(&mut self, value: Duration) {
-        self.record(nanos(value));
+        if value.is_zero() {
+            self.zeros += 1;
+        } else {
+            self.record(nanos(value));
+        }
     }
 
-    pub fn summary(&self) -> Summary {
-        if self.0.is_empty() {
+    /// Of everything recorded. Not to be recorded in any more.
+    pub fn summary(mut self) -> Summary {
+        if self.zeros > 0 {
+            self.histogram.saturating_record_n(0, self.zeros);
+        }
+        let all = &self.histogram;
+        if all.is_empty() {
             return Summary::default();
         }
-        let at = |quantile| self.0.value_at_quantile(quantile).min(self.0.max());
+        let at = |quantile| all.value_at_quantile(quantile).min(all.max());
         Summary {
-            count: self.0.len(),
-            mean: self.0.mean(),
-            min: self.0.min(),
+            count: all.len(),
+            mean: all.mean(),
+            min: all.min(),
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
             p999: at(0.999),
-            max: self.0.max(),
+            max: all.max(),
         }
     }
 
-    pub fn duration_summary(&self) -> DurationSummary {
+    pub fn duration_summary(self) -> DurationSummary {
         let Summary { count, mean, min, p50, p90, p99, p999, max } = self.summary();
         DurationSummary {
             count,

@@ -40,6 +40,11 @@ impl Answer {
         let (started, took) = (now, Duration::ZERO);
         Self { result, started, took, panicked: false, wrote: false, last: false }
     }
+
+    /// When it came.
+    fn at(&self) -> Instant {
+        self.started + self.took
+    }
 }
 
 /// What came of a write.
@@ -52,7 +57,7 @@ pub struct Verdict<T> {
     pub surplus: Vec<Arc<WriteError>>,
     /// Writes of these items so far.
     pub attempts: u32,
-    /// When they first failed and when they last did, if they have.
+    /// When they first failed, if they have, and the time of this answer.
     pub first: Moment,
     pub last: Moment,
     pub started: Instant,
@@ -92,11 +97,11 @@ pub fn classify<T, M: Mode<T>>(
     answer: Answer,
     marked: &mut Vec<(usize, WriteError)>,
     policy: &Policy<T>,
-    now: Moment,
 ) -> Verdict<T> {
     let Work { batch, past, .. } = work;
+    let failed = answer.result.is_err() || !marked.is_empty();
+    let now = Moment::of(answer.at(), failed || !spoiled.is_empty());
     let whole = answer.result.err().map(Arc::new);
-    let failed = whole.is_some() || !marked.is_empty();
     let first = past.failure.as_ref().map_or(now, |failure| failure.first);
     let mut verdict = Verdict {
         lost: Vec::new(),
@@ -321,6 +326,16 @@ impl<T> Lost<T> {
 }
 
 impl<T> Verdict<T> {
+    /// Whether every item is in, and nothing was said.
+    fn is_clean(&self) -> bool {
+        let Self { lost, again, surplus, whole, kept_out, .. } = self;
+        whole.is_none()
+            && lost.is_empty()
+            && again.is_empty()
+            && surplus.is_empty()
+            && kept_out.is_empty()
+    }
+
     /// What it says of the sink.
     pub fn said(&self) -> Said {
         Said::new(self.whole.as_deref(), self.panicked, self.took)
@@ -350,7 +365,10 @@ impl<T> Verdict<T> {
     }
 
     /// Drops what is left in it; returns how many of the drops panicked.
-    pub fn discard(mut self) -> u64 {
+    pub fn discard(&mut self) -> u64 {
+        if self.is_clean() {
+            return 0;
+        }
         self.surplus.extend(self.whole.take());
         let mut lost: Vec<_> = self.lost.drain(..).map(|lost| lost.failed).collect();
         let mut again: Vec<_> = self.again.drain(..).flat_map(|again| again.items).collect();

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use super::gate::{Held, Load, Permit};
 use crate::ack::{AckError, AckReason};
 use crate::clock::Clock;
@@ -61,7 +63,8 @@ pub struct Node<T, M: Mode<T> = Plain> {
     pub admission: Admission<T>,
     /// The right to take items out of the ring. Waiting for items happens under it, writing does
     /// not.
-    pub lease: Mutex<Lease<T, M>>,
+    // Padded: it is written all the time, and producers read what is beside it.
+    pub lease: CachePadded<Mutex<Lease<T, M>>>,
     /// Where flushers that are tasks wait for the lease.
     #[cfg(any(feature = "tokio", loom, shuttle))]
     pub bell: Bell,
@@ -69,7 +72,7 @@ pub struct Node<T, M: Mode<T> = Plain> {
     pub start: Instant,
     /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned
     /// before.
-    pub oldest: Counter,
+    pub oldest: CachePadded<Counter>,
     pub parks: Counter,
     pub stalls: Counter,
     /// The most that the sink has shown to take in one call: items, and bytes by weight. No limit
@@ -125,10 +128,10 @@ impl<T, M: Mode<T>> Node<T, M> {
             admission,
             #[cfg(any(feature = "tokio", loom, shuttle))]
             bell: Bell::default(),
-            lease: Mutex::new(Lease { former, looks: FLUSHER_LOOKS }),
+            lease: CachePadded::new(Mutex::new(Lease { former, looks: FLUSHER_LOOKS })),
             clock,
             start,
-            oldest: Counter::new(0),
+            oldest: CachePadded::new(Counter::new(0)),
             parks: Counter::new(0),
             stalls: Counter::new(0),
             taught_items: Counter::new(u64::MAX),
@@ -294,24 +297,27 @@ impl<T, M: Mode<T>> Node<T, M> {
             Step::Wait { position, until } => return Turn::Wait { position, until },
             Step::Done => return Turn::Done,
             Step::Close(reason) => reason,
-            Step::Drain { up_to } => {
-                match self.drain(former, up_to) {
-                    Ok(()) => return Turn::Progress,
-                    Err(PopError::Busy) => {}
-                    Err(PopError::Empty | PopError::Closed) => {
-                        former.reconsider(); // evicted meanwhile
-                        return Turn::Progress;
-                    }
-                }
-                if mutated("stalled_is_done") && view.closed {
+            Step::Drain { up_to } => match self.drain(former, up_to) {
+                // Mostly the batch is whole now: then there is no need to look at the ring again.
+                Ok(()) => match former.step(&view) {
+                    Step::Close(reason) => reason,
+                    Step::Drain { .. } | Step::Wait { .. } | Step::Done => return Turn::Progress,
+                },
+                Err(PopError::Busy) if mutated("stalled_is_done") && view.closed => {
                     return Turn::Done;
                 }
-                let pending = former.pending(&view);
-                match former.overdue(&view, pending) {
-                    Some(reason) if partial && former.has_items() => reason,
-                    _ => return Turn::Stalled,
+                Err(PopError::Busy) => {
+                    let pending = former.pending(&view);
+                    match former.overdue(&view, pending) {
+                        Some(reason) if partial && former.has_items() => reason,
+                        _ => return Turn::Stalled,
+                    }
                 }
-            }
+                Err(PopError::Empty | PopError::Closed) => {
+                    former.reconsider(); // evicted meanwhile
+                    return Turn::Progress;
+                }
+            },
         };
         let load = Load { items: former.have(), bytes: former.bytes(), kind: None };
         match permit(view.now, load) {

@@ -36,7 +36,7 @@ pub struct Past {
     /// It has waited behind others of its keys.
     pub parked: bool,
     /// The last of them that failed.
-    pub failure: Option<Failure>,
+    pub failure: Option<Box<Failure>>,
     /// How its time was spent.
     pub phases: Phases,
 }
@@ -53,11 +53,19 @@ pub struct Failure {
     pub due: Instant,
 }
 
-/// A moment, for us and for people.
+/// A moment, for us and, where it is `told`, for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub at: Instant,
     pub wall: SystemTime,
+}
+
+impl Moment {
+    /// Now, which our clock shows as `at`.
+    pub fn of(at: Instant, told: bool) -> Self {
+        let wall = if told { SystemTime::now() } else { SystemTime::UNIX_EPOCH };
+        Self { at, wall }
+    }
 }
 
 impl<T, M: Mode<T>> Work<T, M> {
@@ -78,7 +86,10 @@ impl<T, M: Mode<T>> Work<T, M> {
     }
 
     /// Drops its items and its error, which are the caller's; returns how many of the drops panicked.
-    pub fn discard(mut self) -> u64 {
+    pub fn discard(&mut self) -> u64 {
+        if self.batch.is_empty() && self.spoiled.is_empty() && self.is_fresh() {
+            return 0;
+        }
         let mut errors = Vec::from_iter(self.past.failure.take().map(|failure| failure.error));
         drop_each(&mut self.batch.items) + drop_each(&mut self.spoiled) + drop_each(&mut errors)
     }

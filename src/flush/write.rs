@@ -1,7 +1,7 @@
 //! The stages behind a permit: expire, write, classify, settle, report.
 
 use std::mem;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::classify::{Answer, classify};
 use super::gate::{Permit, Refusal};
@@ -9,7 +9,7 @@ use super::ledger::{Begun, Parked, Settled, Slot};
 use super::permit::BreakerState;
 use super::policy::key_of;
 use super::report;
-use super::work::{Moment, Work};
+use super::work::Work;
 use super::{Expiry, Node, Shared};
 use crate::ack::AckReason;
 use crate::batch::Batch;
@@ -163,11 +163,10 @@ pub fn finish<T, M: Mode<T>>(
     }
     work.past.attempts += u32::from(answer.wrote);
     work.past.phases.writing += answer.took;
-    let now = Moment { at: node.clock.now(), wall: SystemTime::now() };
     if answer.wrote {
         learn(node, &work.batch, &answer);
     }
-    let mut verdict = classify(&mut work, spoiled, answer, marked, policy, now);
+    let mut verdict = classify(&mut work, spoiled, answer, marked, policy);
     if mutated("alarm_before_change") {
         node.wake.alarm(&node.ring);
     }

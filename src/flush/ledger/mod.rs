@@ -370,7 +370,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         verdict: &mut Verdict<T>,
         tells: bool,
     ) -> Option<Settled<T, M>> {
-        let now = self.clock.now();
+        let now = verdict.last.at;
         let mut state = lock(&self.state);
         let Activity::Writing(writing) = state.slots[slot.0] else { return None };
         let (mut tags, spoiled) = mem::take(&mut state.written[slot.0]);
@@ -398,9 +398,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if report {
             state.slots[slot.0] = Activity::Reporting { batch: writing.batch };
         } else {
-            let mut lost = verdict.lost.drain(..).map(|lost| lost.failed).collect();
-            state.keep(&mut lost);
-            verdict.kept_out = lost;
+            if !verdict.lost.is_empty() {
+                verdict.kept_out = verdict.lost.drain(..).map(|lost| lost.failed).collect();
+                state.keep(&mut verdict.kept_out);
+            }
             state.slots[slot.0] = Activity::Collecting;
             state.finish(&writing);
             self.changed(state);

@@ -150,7 +150,7 @@ impl<T, M: Mode<T>> State<T, M> {
             let first = at.first().map_or(0, |at| u32::try_from(*at).unwrap_or(u32::MAX));
             past.offset = past.offset.saturating_add(first);
             past.unknown |= failure.error.what_applied() == Applied::Unknown;
-            past.failure = Some(failure);
+            past.failure = Some(Box::new(failure));
             let mut own = M::Tags::default();
             at.iter().for_each(|at| M::put_tag(M::take_tag(tags, *at), &mut own));
             let open = self.open_up(work.batch.id);

@@ -28,7 +28,7 @@ use super::{later, nonzero, within};
 use crate::config::ConfigError;
 
 /// Steps in which the window slides.
-const BUCKETS: usize = 10;
+const BUCKETS: u32 = 10;
 
 /// What becomes of batches while the breaker is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -298,12 +298,11 @@ impl Switch {
 /// The writes of the last while, in buckets of a tenth of it.
 #[derive(Clone, Debug)]
 struct Window {
-    origin: Instant,
-    /// Length of a bucket, in nanoseconds.
-    width: u128,
-    /// The bucket that is being filled, counted from the origin.
-    current: u128,
-    buckets: [Bucket; BUCKETS],
+    /// Length of a bucket.
+    width: Duration,
+    /// When the bucket that is being filled, the first, will be.
+    end: Instant,
+    buckets: [Bucket; BUCKETS as usize],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -314,20 +313,28 @@ struct Bucket {
 
 impl Window {
     fn new(length: Duration, now: Instant) -> Self {
-        let width = (length.as_nanos() / BUCKETS as u128).max(1);
-        Self { origin: now, width, current: 0, buckets: [Bucket::default(); BUCKETS] }
+        let width = (length / BUCKETS).max(Duration::from_nanos(1));
+        Self { width, end: later(now, width), buckets: [Bucket::default(); BUCKETS as usize] }
     }
 
     fn record(&mut self, now: Instant, ok: bool) {
-        let age = now.saturating_duration_since(self.origin).as_nanos() / self.width;
-        // One step each; after a whole window all are empty. A time before the last is the last.
-        for _ in 0..age.saturating_sub(self.current).min(BUCKETS as u128) {
-            self.buckets.rotate_right(1);
-            self.buckets[0] = Bucket::default();
+        if now >= self.end {
+            self.slide(now);
         }
-        self.current = self.current.max(age);
         self.buckets[0].writes += 1;
         self.buckets[0].failures += u64::from(!ok);
+    }
+
+    /// Begins the bucket of that time.
+    fn slide(&mut self, now: Instant) {
+        let past = now.saturating_duration_since(self.end);
+        let into = past.as_nanos() % self.width.as_nanos();
+        let buckets = past.as_nanos() / self.width.as_nanos() + 1;
+        for _ in 0..buckets.min(u128::from(BUCKETS)) {
+            self.buckets.rotate_right(1); // after a whole window all are empty
+            self.buckets[0] = Bucket::default();
+        }
+        self.end = later(now, self.width - Duration::from_nanos_u128(into));
     }
 
     fn has_failed(&self, settings: &Breaker) -> bool {
