@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::telemetry::{Counter, nanos};
+
 /// Where the engine reads the time: the monotonic clock, or a test's.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
@@ -18,6 +20,31 @@ impl Clock {
             Self::Monotonic => Instant::now(),
             Self::Test(clock) => clock.now(),
         }
+    }
+}
+
+/// A time that is not known before it is set. Anybody may look at it, and nobody waits for a lock.
+#[derive(Debug)]
+pub struct Due {
+    origin: Instant,
+    /// Nanoseconds after `origin`; it is not known at the largest number.
+    after: Counter,
+}
+
+impl Due {
+    /// Not known yet, but not before `origin`.
+    pub fn new(origin: Instant) -> Self {
+        Self { origin, after: Counter::new(u64::MAX) }
+    }
+
+    pub fn set(&self, at: Option<Instant>) {
+        let after = |at: Instant| nanos(at.saturating_duration_since(self.origin));
+        self.after.set(at.map_or(u64::MAX, after));
+    }
+
+    pub fn get(&self) -> Option<Instant> {
+        let after = Some(self.after.get()).filter(|after| *after != u64::MAX)?;
+        self.origin.checked_add(Duration::from_nanos(after))
     }
 }
 

@@ -106,6 +106,7 @@ pub struct Config {
     pub on_failure: OnFailure,
     pub seed: Option<u64>,
     pub write_timeout: Duration,
+    pub leave_behind_after: Option<Duration>,
     pub concurrency: usize,
 }
 
@@ -129,6 +130,7 @@ impl Default for Config {
             on_failure: OnFailure::Skip,
             seed: None,
             write_timeout: Duration::from_secs(10),
+            leave_behind_after: Some(Duration::from_secs(50)),
             concurrency: 1,
         }
     }
@@ -156,6 +158,7 @@ impl Config {
             on_failure,
             seed: _,
             write_timeout,
+            leave_behind_after: _,
             concurrency,
         } = *self;
         if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {

@@ -75,8 +75,8 @@ pub mod internals {
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
-        Activity, Admission, Bounds, Gate, Lease, Ledger, Node, Permit, Permits, Policy,
-        Resolution, Retries, Shared, Work, Writer,
+        Admission, Bounds, Gate, Lease, Ledger, Node, Permit, Permits, Policy, Resolution, Retries,
+        Shared, Work, Writer,
     };
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
@@ -87,9 +87,9 @@ pub mod internals {
         crate::Producer::new(shared)
     }
 
-    /// A name for a flusher.
-    pub fn flusher(index: usize) -> crate::Flusher {
-        crate::Flusher { index }
+    /// A seat for a flusher.
+    pub fn seat(index: usize) -> crate::flush::Seat {
+        crate::flush::Seat::first(crate::Flusher { index }, 1)
     }
 
     /// Takes one published item into the forming batch, as a flusher does that finds no more.

@@ -1,6 +1,7 @@
 //! An engine's parts, as the builder puts them together, without its threads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicegate::internals::{
     Admission, Bounds, Buffer, Clock, Former, Gate, Ledger, Node, Permit, Permits, Policy, Retries,
@@ -81,6 +82,7 @@ fn make<M: Mode<Item>>(
         on_failed: None,
         on_dropped: None,
         dead: None,
+        write_timeout: Duration::from_secs(10),
         expiry: None,
         policy,
     })

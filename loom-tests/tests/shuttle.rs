@@ -15,7 +15,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 use sluicegate::internals::{
-    Activity, Admission, Budget, Permits, Resolution, Shared, Writer, flusher, position, producer,
+    Admission, Budget, Permits, Resolution, Shared, Writer, position, producer, seat,
 };
 use sluicegate::sink::from_fn;
 use sluicegate::{
@@ -63,8 +63,8 @@ fn flushers<const N: usize, M: Mode<Item>>(
     std::array::from_fn(|index| {
         let (parts, seen) = (Arc::clone(parts), Arc::clone(seen));
         thread::spawn(move || {
-            serve(&parts, &mut Writer::new(flusher(index), sink(seen)));
-            parts.ledger.ended(flusher(index), Vec::new());
+            serve(&parts, &mut Writer::new(seat(index), Some(sink(seen))));
+            parts.ledger.ended(seat(index), Vec::new());
         })
     })
 }
@@ -235,7 +235,7 @@ fn giving_up_loses_nothing() {
         let pushed = parts.node.close();
         parts.ledger.stop();
         parts.node.stop();
-        drop(parts.ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting)));
+        drop(parts.ledger.leave_behind(None));
         join(flushers);
         let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
         let mut unflushed = parts.ledger.take_handed_back();
@@ -369,7 +369,7 @@ fn a_failed_item_is_in_one_place() {
                     odd.for_each(|at| cx.fail(at, WriteError::permanent("refused")));
                     Ok(())
                 });
-                serve(&parts, &mut Writer::new(flusher(0), sink));
+                serve(&parts, &mut Writer::new(seat(0), Some(sink)));
             }
         });
         let producers = [0, 1].map(|id| {
@@ -483,8 +483,8 @@ fn sinks_that_fail() {
         let flushers = [0, 1, 2].map(|index| {
             let (parts, sink) = (Arc::clone(&parts), failing_sink(fates.clone()));
             thread::spawn(move || {
-                serve(&parts, &mut Writer::new(flusher(index), sink));
-                parts.ledger.ended(flusher(index), Vec::new());
+                serve(&parts, &mut Writer::new(seat(index), Some(sink)));
+                parts.ledger.ended(seat(index), Vec::new());
             })
         });
         let producers = [0, 1].map(|id| {

@@ -1,10 +1,11 @@
 //! Configures an engine and starts it.
 
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Batcher, Pump};
@@ -18,7 +19,7 @@ use crate::flush::AsyncFlusherThread;
 use crate::flush::{
     Adaptive, Added, Admission, Bounds, Breaker, DeadLetterSink, DeadLetters, DroppedItem, Expiry,
     FailedItem, FlusherThread, Gate, Key, Lease, Ledger, Node, OnDropped, OnFailed, Opened, Policy,
-    Retries, Retry, Shared, Throttle,
+    Retries, Retry, Seat, Shared, Throttle,
 };
 use crate::mode::{Mode, Plain, Tracked};
 use crate::ring::{CloseInChild, Ring, enlist};
@@ -43,7 +44,8 @@ use crate::wait::Budget;
 /// | `when_full` | `Block` | or `Reject`, `DropNewest`, `DropOldest` |
 /// | `max_queue_bytes` | none | needs `weight` |
 /// | `max_age` | none | age at which an item is let go |
-/// | `write_timeout` | 10 s | for each call of an async sink |
+/// | `write_timeout` | 10 s | for each call of a sink |
+/// | `leave_behind_after` | 50 s | later: a flusher whose sink has not returned is replaced |
 /// | `concurrency` | 1 | writes in flight per flusher of an async sink |
 pub struct Builder<T, M = Plain> {
     config: Config,
@@ -310,12 +312,35 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         self
     }
 
-    /// How long one call of an async sink may take, its opening and closing included: 10 s unless
-    /// told otherwise. A write that takes longer is dropped, and its items count as `unknown`: they
-    /// may have arrived. They fail as [`Class::Transient`](crate::Class::Transient).
+    /// How long one call of a sink may take: 10 s unless told otherwise.
+    ///
+    /// A sink that blocks is told by [`WriteContext::deadline`](crate::WriteContext::deadline) and
+    /// [`is_cancelled`](crate::WriteContext::is_cancelled), and gives up by itself; for one that
+    /// does not there is [`leave_behind_after`](Self::leave_behind_after). A write of an async sink
+    /// that takes longer is dropped, and its items count as `unknown`: they may have arrived. They
+    /// fail as [`Class::Transient`](crate::Class::Transient). For async sinks opening and closing
+    /// are bounded, too.
     #[must_use]
     pub fn write_timeout(mut self, limit: Duration) -> Self {
         self.config.write_timeout = limit;
+        self
+    }
+
+    /// How long after [`write_timeout`](Self::write_timeout) a sink that blocks may still return: 50 s
+    /// unless told otherwise, `None` for ever.
+    ///
+    /// Then its flusher is left behind: the items of the batch count as `unknown`, a new thread with
+    /// a new sink takes its place, and [`Stats::hung`](crate::Stats::hung) and an event tell of it.
+    /// The old thread cannot be ended; what it still does counts for nothing, and if its write ends
+    /// after all, so does it. The same goes for a dead-letter sink or a callback that does not
+    /// return. At most 16 threads of an engine are left behind at a time; with more, the engine waits
+    /// for them. With [`OnFailure::Halt`](crate::OnFailure::Halt) the engine halts instead.
+    ///
+    /// An async sink is dropped at its time-out; one that blocks its thread is left behind at
+    /// shutdown only.
+    #[must_use]
+    pub fn leave_behind_after(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.config.leave_behind_after = grace.into();
         self
     }
 
@@ -352,16 +377,30 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     /// # Errors
     /// [`SpawnError`]; whatever was started is stopped again.
     pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T, M>, SpawnError> {
-        let concurrency = self.config.concurrency;
+        let Config { write_timeout, leave_behind_after, concurrency, .. } = self.config;
         if concurrency > 1 {
             return Err(ConfigError::ConcurrencyWithSyncSink { concurrency }.into());
         }
+        let start = |shared: &Arc<Shared<T, M>>, factory: Arc<F>, seat, opened| {
+            let thread = FlusherThread { shared: Arc::clone(shared), factory, seat, opened };
+            thread::Builder::new().name(name_of(seat)).spawn(move || thread.run())
+        };
         let factory = Arc::new(factory);
-        self.start(|shared, flusher, opened| {
-            let factory = Arc::clone(&factory);
-            let thread = FlusherThread { shared, factory, flusher, opened };
-            move || thread.run()
-        })
+        let mut batcher = self.start(|shared, seat, opened| {
+            start(shared, Arc::clone(&factory), seat, Some(opened))
+        })?;
+        if let Some(grace) = leave_behind_after {
+            let limit = write_timeout.saturating_add(grace);
+            let shared = Arc::clone(&batcher.shared);
+            // Whoever hangs has it still; but for that, the last flusher is to drop it.
+            let factory = Arc::downgrade(&factory);
+            let start = Box::new(move |seat| {
+                let factory = factory.upgrade().ok_or_else(|| io::Error::other("no factory"))?;
+                start(&shared, factory, seat, None)
+            });
+            batcher.watch(limit, start).map_err(SpawnError::Thread)?;
+        }
+        Ok(batcher)
     }
 
     /// As [`spawn`](Self::spawn), for an async sink: each flusher has a current-thread runtime of
@@ -408,33 +447,33 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     ) -> Result<Batcher<T, M>, SpawnError> {
         let Config { write_timeout, concurrency, .. } = self.config;
         let factory = Arc::new(factory);
-        self.start(|shared, flusher, opened| {
-            let factory = Arc::clone(&factory);
+        self.start(|shared, seat, opened| {
+            let (shared, factory) = (Arc::clone(shared), Arc::clone(&factory));
+            let flusher = seat.flusher();
             let thread =
                 AsyncFlusherThread { shared, factory, flusher, opened, write_timeout, concurrency };
-            move || thread.run()
+            thread::Builder::new().name(name_of(seat)).spawn(move || thread.run())
         })
     }
 
-    /// Starts the threads that `thread` makes.
-    fn start<R: FnOnce() + Send + 'static>(
+    /// Starts a thread for each flusher, and waits until their sinks are open.
+    fn start(
         self,
-        thread: impl Fn(Arc<Shared<T, M>>, Flusher, Sender<Opened>) -> R,
+        thread: impl Fn(&Arc<Shared<T, M>>, Seat, Sender<Opened>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Batcher<T, M>, SpawnError> {
         let flushers = self.config.flushers;
         let shared = Arc::new(self.shared(Clock::default())?);
         let weak: Weak<dyn CloseInChild> = Arc::downgrade(&shared) as _;
         enlist(weak);
-        let mut batcher =
-            Batcher { shared: Arc::clone(&shared), threads: Vec::new(), finished: true };
+        let mut batcher = Batcher::new(Arc::clone(&shared), flushers);
         // Until every sink is open and has told its limits, nobody collects.
         let mut lease = lock(&shared.node.lease);
         let (sender, opened) = channel();
         let mut failure = None;
         for index in 0..flushers {
-            let run = thread(Arc::clone(&shared), Flusher { index }, sender.clone());
-            match thread::Builder::new().name(format!("sluicegate-{index}")).spawn(run) {
-                Ok(handle) => batcher.threads.push(handle),
+            let seat = shared.ledger.seat(Flusher { index });
+            match thread(&shared, seat, sender.clone()) {
+                Ok(handle) => batcher.threads.add(seat, handle),
                 Err(error) => {
                     failure = Some(SpawnError::Thread(error));
                     break;
@@ -454,7 +493,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
                 Ok(batcher)
             }
             Some(error) => {
-                for thread in batcher.threads.drain(..) {
+                for (_, thread) in batcher.threads.take() {
                     let _ = thread.join();
                 }
                 Err(error)
@@ -483,7 +522,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         /// Numbers the engines of this process.
         static ENGINES: Counter = Counter::new(1);
         let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
-        let dead = dead.map(|sink| DeadLetters::new(sink, config.flushers));
+        let dead = dead.map(DeadLetters::new);
         config.check(weight.is_some(), key.is_some())?;
         let ring = Ring::new(config.queue_depth)
             .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
@@ -517,8 +556,14 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         policy.on_failure = config.on_failure;
         policy.key = key;
         policy.weight = node.admission.weight.clone();
-        Ok(Shared { node, ledger, on_failed, on_dropped, expiry, policy, dead })
+        let write_timeout = config.write_timeout;
+        Ok(Shared { node, ledger, on_failed, on_dropped, expiry, policy, dead, write_timeout })
     }
+}
+
+/// Of a flusher's thread, for debuggers and profilers.
+fn name_of(seat: Seat) -> String {
+    format!("sluicegate-{}", seat.flusher().index)
 }
 
 /// Where works wait: as many items as the queue has and as may be in flight at once, unless told

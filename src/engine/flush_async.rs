@@ -85,7 +85,7 @@ impl<T: Send + 'static> ShutdownAsync<T> {
         let this = Self {
             cell,
             generation: batcher.shared.node.generation,
-            flushers: batcher.threads.len(),
+            flushers: batcher.flushers,
             enqueued: batcher.shared.node.ring.close(),
         };
         if batcher.shared.node.forked() {

@@ -11,6 +11,7 @@ mod shutdown;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
+mod threads;
 mod waiting;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use futures_sink::AddSink;
 pub use producer::Producer;
 pub use pump::{Pump, PumpStep};
 pub use shutdown::{LeftBehind, Shutdown, Stuck};
+use threads::Threads;
 pub use waiting::{AddAsync, AddWithAckAsync};
 
 use crate::error::FlushError;
@@ -60,8 +62,10 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 /// ```
 pub struct Batcher<T, M: Mode<T> = Plain> {
     shared: Arc<Shared<T, M>>,
+    flushers: usize,
     /// Empty once shut down.
-    threads: Vec<JoinHandle<()>>,
+    threads: Threads,
+    watchdog: Option<JoinHandle<()>>,
     finished: bool,
 }
 

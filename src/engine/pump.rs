@@ -9,7 +9,7 @@ use crate::ack::AckReason;
 use crate::batch::{BatchId, FlushReason};
 use crate::clock::TestClock;
 use crate::collect::Buffer;
-use crate::flush::{Asking, Look, Serving, Shared, Writer};
+use crate::flush::{Look, Serving, Shared, Writer};
 use crate::guard::drop_each;
 use crate::mode::{Mode, Plain};
 use crate::sink::{BoxError, Flusher, Sink};
@@ -63,7 +63,7 @@ pub enum PumpStep {
 
 impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
     pub(super) fn new(shared: Shared<T, M>, sink: S, clock: TestClock) -> Self {
-        let writer = Writer::new(FLUSHER, sink);
+        let writer = Writer::new(shared.ledger.seat(FLUSHER), Some(sink));
         Self { shared: Arc::new(shared), writer, buffer: Buffer::default(), clock }
     }
 
@@ -175,15 +175,15 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         self.close();
         self.run();
         let Shared { node, ledger, .. } = &*self.shared;
-        ledger.closing(FLUSHER);
+        let seat = ledger.seat(FLUSHER);
+        ledger.closing(seat);
         let serving = Serving::engine(node.engine);
-        let mut close_errors = Vec::from_iter(self.writer.close(&node.clock, None));
+        let mut close_errors = Vec::from_iter(self.writer.close(self.shared.asking(FLUSHER)));
         if let Some(dead) = &self.shared.dead {
-            let asking = Asking { flusher: FLUSHER, clock: &node.clock, deadline: None };
-            close_errors.extend(dead.leave(asking));
+            close_errors.extend(dead.close(self.shared.asking(FLUSHER)));
         }
         drop(serving);
-        ledger.ended(FLUSHER, close_errors);
+        ledger.ended(seat, close_errors);
         self.shared.hand_back_waiting();
         let mut unflushed = ledger.take_handed_back();
         node.take_rest(&mut lock(&node.lease), &mut unflushed);

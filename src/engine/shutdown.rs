@@ -6,9 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Batcher;
-use crate::ack::{AckError, AckReason};
 use crate::batch::BatchId;
-use crate::flush::{Activity, FailedItem, Shared, Writing};
+use crate::flush::{Activity, FailedItem, Seat, Shared, Writing};
 use crate::mode::Mode;
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
@@ -117,7 +116,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     }
 
     /// Called for the flusher `here`, if it was one of this engine's that asked for it.
-    pub(super) fn finish_from(&mut self, deadline: Duration, here: Option<Flusher>) -> Shutdown<T> {
+    pub(super) fn finish_from(&mut self, deadline: Duration, here: Option<Seat>) -> Shutdown<T> {
         self.finished = true;
         if self.shared.node.forked() {
             return self.forked();
@@ -125,21 +124,25 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         let shared = Arc::clone(&self.shared);
         let Shared { node, ledger, .. } = &*shared;
         let until = node.clock.now().checked_add(deadline);
-        ledger.set_deadline(until);
+        ledger.deadline.set(until);
         node.close();
-        let mut left = Vec::new();
+        let in_time = ledger.wait_ended(until, here);
+        ledger.unwatch();
         // A flusher cannot wait for itself.
-        if !ledger.wait_ended(until, here) || here.is_some() {
+        if !in_time || here.is_some() {
             ledger.stop();
             node.stop();
             node.give_up();
-            left = self.leave_behind(|flusher, _| here == Some(flusher));
+            if here.is_some() {
+                self.leave_behind(here);
+            }
         }
         // A write that is just about to end should not count as unknown, and flushers without one
         // hand back what they hold.
         let give_up = node.clock.now() + STOP_GRACE;
         ledger.wait_ended(Some(give_up), None);
-        left.extend(self.leave_behind(|_, _| true));
+        self.leave_behind(None);
+        let left = ledger.left();
         self.join(give_up);
         shared.hand_back_waiting();
         let unflushed = self.take_unflushed(give_up);
@@ -156,29 +159,17 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         }
     }
 
-    /// Gives up on flushers, and tells who waits for the items that they are writing.
-    fn leave_behind(&self, which: impl Fn(Flusher, Activity) -> bool) -> Vec<(Flusher, Activity)> {
-        let Shared { node, ledger, .. } = &*self.shared;
-        let (left, batches) = ledger.leave_behind(which);
-        for (batch, mut tags, spoiled) in batches {
-            for tag in M::take_tags(&mut tags).chain(spoiled) {
-                node.release(tag.bytes);
-                if let Some(promise) = tag.promise {
-                    let error = AckError::new(AckReason::Unknown);
-                    promise.fail(AckError { batch: Some(batch), ..error });
-                }
-            }
-        }
-        left
+    /// Gives up on all flushers, or on one, and tells who waits for the items that they are writing.
+    fn leave_behind(&self, which: Option<Seat>) {
+        let left = self.shared.ledger.leave_behind(which);
+        left.into_iter().for_each(|left| self.shared.tell_left(left));
     }
 
     /// What there is to say in a child process, where every lock may be held by a thread that is
     /// not there.
     fn forked(&mut self) -> Shutdown<T> {
-        let threads = mem::take(&mut self.threads);
-        let report = Shutdown::in_child(threads.len(), self.shared.node.ring.pushed());
-        mem::forget(threads); // of the parent
-        report
+        mem::forget((self.threads.clone(), self.watchdog.take())); // of the parent
+        Shutdown::in_child(self.flushers, self.shared.node.ring.pushed())
     }
 
     /// In a child process: what was added is in flight, in the parent.
@@ -186,21 +177,19 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         in_parent(self.shared.node.ring.pushed())
     }
 
-    /// The flusher whose thread this is, if it is one of this engine's.
-    pub(super) fn this_flusher(&self) -> Option<Flusher> {
-        let id = thread::current().id();
-        let index = self.threads.iter().position(|thread| thread.thread().id() == id);
-        index.map(|index| Flusher { index })
+    /// Where this thread sits, if it is a flusher of this engine.
+    pub(super) fn this_flusher(&self) -> Option<Seat> {
+        self.threads.seat(thread::current().id())
     }
 
     /// Joins the threads that have ended; the others are left to themselves: those left behind, and
-    /// any that is held up by the destructor of a thread-local.
+    /// any that is held up by the destructor of a thread-local, or by a waker.
     fn join(&mut self, give_up: Instant) {
         let now = || self.shared.node.clock.now();
-        for (index, thread) in mem::take(&mut self.threads).into_iter().enumerate() {
-            if !self.shared.ledger.has_ended(Flusher { index }) {
-                continue;
-            }
+        let ended = |seat| self.shared.ledger.has_ended(seat);
+        let flushers = self.threads.take().into_iter().filter(|(seat, _)| ended(*seat));
+        let flushers = flushers.map(|(_, thread)| thread);
+        for thread in self.watchdog.take().into_iter().chain(flushers) {
             while !thread.is_finished() && now() < give_up {
                 thread::yield_now();
             }
@@ -236,10 +225,10 @@ impl<T, M: Mode<T>> Batcher<T, M> {
 fn stuck(flusher: Flusher, at: Activity) -> Option<LeftBehind> {
     let stuck = match at {
         Activity::Writing(Writing { batch, items, .. }) => Stuck::Writing { batch, items },
-        Activity::Reporting { batch, .. } => Stuck::Reporting { batch },
+        Activity::Reporting(Writing { batch, .. }) => Stuck::Reporting { batch },
         Activity::Closing => Stuck::Closing,
         Activity::Collecting => Stuck::Collecting,
-        Activity::LeftBehind | Activity::Ended => return None,
+        Activity::Ended => return None,
     };
     Some(LeftBehind { flusher, stuck })
 }

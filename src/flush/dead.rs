@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::batch::{Batch, BatchId};
-use crate::clock::Clock;
+use crate::clock::{Clock, Due};
 use crate::guard::{drop_each, guarded};
 use crate::sink::{Dead, Flusher, Sink, WriteContext, WriteError};
 use crate::sync::{Mutex, lock};
@@ -22,8 +22,6 @@ struct State<T> {
     /// `None` after a panic, and once closed.
     sink: Option<DeadLetterSink<T>>,
     marked: Vec<(usize, WriteError)>,
-    /// Flushers that may still ask.
-    users: usize,
     last_id: u64,
 }
 
@@ -33,12 +31,20 @@ pub struct Asking<'a> {
     pub flusher: Flusher,
     pub clock: &'a Clock,
     pub deadline: Option<Instant>,
+    pub shutdown: &'a Due,
+}
+
+impl<'a> Asking<'a> {
+    pub fn context(self, marked: &'a mut Vec<(usize, WriteError)>) -> WriteContext<'a> {
+        let Self { flusher, clock, deadline, shutdown } = self;
+        WriteContext::new(flusher, clock, deadline, marked).heeding(shutdown)
+    }
 }
 
 impl<T> DeadLetters<T> {
-    pub fn new(sink: DeadLetterSink<T>, users: usize) -> Self {
+    pub fn new(sink: DeadLetterSink<T>) -> Self {
         let limit = guarded(|| sink.limits()).ok().and_then(|limits| limits.max_batch_size);
-        let state = State { sink: Some(sink), marked: Vec::new(), users, last_id: 0 };
+        let state = State { sink: Some(sink), marked: Vec::new(), last_id: 0 };
         Self { state: Mutex::new(state), most: limit.unwrap_or(usize::MAX).max(1) }
     }
 
@@ -66,16 +72,12 @@ impl<T> DeadLetters<T> {
         buried
     }
 
-    /// A flusher asks no more; the last one closes the sink.
-    pub fn leave(&self, asking: Asking<'_>) -> Option<WriteError> {
+    /// Closes the sink, if it is open: nobody asks any more.
+    pub fn close(&self, asking: Asking<'_>) -> Option<WriteError> {
         let mut state = lock(&self.state);
-        state.users = state.users.saturating_sub(1);
-        if state.users > 0 {
-            return None;
-        }
         let mut sink = state.sink.take()?;
         let State { marked, .. } = &mut *state;
-        let mut cx = WriteContext::new(asking.flusher, asking.clock, asking.deadline, marked);
+        let mut cx = asking.context(marked);
         let closed = guarded(|| sink.close(&mut cx));
         drop_each(marked);
         let dropped = guarded(|| drop(sink));
@@ -96,8 +98,7 @@ impl<T> State<T> {
         marked.clear();
         let result = match sink {
             Some(open) => {
-                let mut cx =
-                    WriteContext::new(asking.flusher, asking.clock, asking.deadline, marked);
+                let mut cx = asking.context(marked);
                 guarded(|| open.write(batch, &mut cx)).unwrap_or_else(|message| {
                     let broken = sink.take();
                     let _ = guarded(|| drop(broken));

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use super::ledger::Seat;
 use super::write::Writer;
-use super::{Asking, Serving, Shared};
+use super::{Serving, Shared};
 use crate::collect::Buffer;
 use crate::guard::guarded;
 use crate::mode::Mode;
@@ -21,24 +22,39 @@ pub struct Opened {
 pub struct FlusherThread<T, M: Mode<T>, F> {
     pub shared: Arc<Shared<T, M>>,
     pub factory: Arc<F>,
-    pub flusher: Flusher,
-    pub opened: Sender<Opened>,
+    pub seat: Seat,
+    /// Who waits for the sink to open. `None` for a thread that takes the place of another: it opens
+    /// its sink with its first batch.
+    pub opened: Option<Sender<Opened>>,
 }
 
 /// Tells the ledger that the thread has ended, however it did.
 pub struct Ending<'a, T, M: Mode<T>> {
     pub shared: &'a Shared<T, M>,
-    pub flusher: Flusher,
+    pub seat: Seat,
     pub close_errors: Vec<WriteError>,
+}
+
+impl<T, M: Mode<T>> Ending<'_, T, M> {
+    /// Closes the dead-letter sink.
+    pub fn close_dead(&mut self) {
+        if let Some(dead) = &self.shared.dead {
+            self.close_errors.extend(dead.close(self.shared.asking(self.seat.flusher())));
+        }
+    }
 }
 
 impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
     fn drop(&mut self) {
+        let node = &self.shared.node;
         if std::thread::panicking() {
-            self.shared.node.close(); // a defect of ours: producers must not wait for nobody
+            node.close(); // a defect of ours: producers must not wait for nobody
         }
         let errors = std::mem::take(&mut self.close_errors);
-        self.shared.ledger.ended(self.flusher, errors);
+        self.shared.ledger.ended(self.seat, errors);
+        if std::thread::panicking() {
+            node.wake.alarm(&node.ring); // the permit of its write is free
+        }
     }
 }
 
@@ -51,34 +67,44 @@ where
     /// The whole life of a flusher: open, then collect and write until there is nothing more, then
     /// close.
     pub fn run(self) {
-        let Self { shared, factory, flusher, opened } = self;
+        let Self { shared, factory, seat, opened } = self;
         let shared = &*shared;
-        let mut ending = Ending { shared, flusher, close_errors: Vec::new() };
+        let mut ending = Ending { shared, seat, close_errors: Vec::new() };
         let _serving = Serving::engine(shared.node.engine);
-        match open(&*factory, flusher) {
-            Ok((sink, limits)) => {
-                let _ = opened.send(Opened { flusher, limits: Ok(limits) });
-                drop(opened);
-                let mut writer = Writer::new(flusher, sink);
-                serve(shared, &mut writer, &|| open(&*factory, flusher).map(|(sink, _)| sink));
-                if shared.node.forked() {
-                    std::mem::forget(ending); // every lock may be held by a thread of the parent
-                    return;
-                }
-                shared.ledger.closing(flusher);
-                let (clock, deadline) = (&shared.node.clock, shared.ledger.deadline());
-                ending.close_errors.extend(writer.close(clock, deadline));
-                if let Some(dead) = &shared.dead {
-                    ending.close_errors.extend(dead.leave(Asking { flusher, clock, deadline }));
-                }
+        let open = || open(&*factory, seat.flusher());
+        let sink = first(&open, seat.flusher(), opened);
+        let serves = sink.is_ok();
+        let mut writer = Writer::new(seat, sink.unwrap_or_default());
+        if serves {
+            serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
+            if shared.node.forked() {
+                std::mem::forget(ending); // every lock may be held by a thread of the parent
+                return;
             }
-            Err(error) => {
-                let _ = opened.send(Opened { flusher, limits: Err(error) });
-            }
+        }
+        let last = shared.ledger.closing(seat);
+        ending.close_errors.extend(writer.close(shared.asking(seat.flusher())));
+        if last {
+            ending.close_dead();
         }
         // The last flusher drops what the factory holds, and that is the caller's code too.
         let _ = guarded(|| drop(factory));
     }
+}
+
+/// Opens the sink if somebody waits for it, and tells; an error if it did not open.
+fn first<S>(
+    open: &dyn Fn() -> Result<(S, SinkLimits), BoxError>,
+    flusher: Flusher,
+    opened: Option<Sender<Opened>>,
+) -> Result<Option<S>, ()> {
+    let Some(opened) = opened else { return Ok(None) };
+    let (sink, limits) = match open() {
+        Ok((sink, limits)) => (Ok(Some(sink)), Ok(limits)),
+        Err(error) => (Err(()), Err(error)),
+    };
+    let _ = opened.send(Opened { flusher, limits });
+    sink
 }
 
 fn serve<T, M: Mode<T>, S: Sink<T>>(

@@ -41,11 +41,12 @@ pub use flusher::{FlusherThread, Opened};
 #[cfg(any(loom, shuttle))]
 pub use gate::Permit;
 pub use gate::{Gate, Permits};
-pub use ledger::{Activity, Ledger, Resolution, Writing};
+pub use ledger::{Activity, Hung, Ledger, Left, Resolution, Seat, Writing};
 pub use next::Look;
 pub use node::{Admission, Lease, Node};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
+pub use report::hung;
 pub use retries::{Bounds, Retries};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
@@ -60,7 +61,7 @@ use crate::config::DropReason;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Plain, Tag};
 use crate::ring::CloseInChild;
-use crate::sink::{Applied, WriteError};
+use crate::sink::{Applied, Flusher, WriteError};
 use crate::sync::{mutated, thread_local};
 
 /// Takes failed items.
@@ -121,6 +122,8 @@ pub struct Shared<T, M: Mode<T> = Plain> {
     pub expiry: Option<Expiry<T>>,
     pub policy: Policy<T>,
     pub dead: Option<DeadLetters<T>>,
+    /// How long one call of a sink may take.
+    pub write_timeout: Duration,
 }
 
 impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
@@ -158,6 +161,29 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// Whether somebody takes failed items.
     pub fn tells(&self) -> bool {
         self.on_failed.is_some() || self.dead.is_some()
+    }
+
+    /// For a call of a sink that begins now.
+    pub fn asking(&self, flusher: Flusher) -> Asking<'_> {
+        self.asking_at(flusher, self.node.clock.now())
+    }
+
+    /// For one that began at that time.
+    pub fn asking_at(&self, flusher: Flusher, began: Instant) -> Asking<'_> {
+        let deadline = began.checked_add(self.write_timeout);
+        Asking { flusher, clock: &self.node.clock, deadline, shutdown: &self.ledger.deadline }
+    }
+
+    /// Tells who waits for the items of a write that was left behind.
+    pub fn tell_left(&self, left: Left<T, M>) {
+        let Left { batch, mut tags, spoiled } = left;
+        for tag in M::take_tags(&mut tags).chain(spoiled) {
+            self.node.release(tag.bytes);
+            if let Some(promise) = tag.promise {
+                let error = AckError::new(AckReason::Unknown);
+                promise.fail(AckError { batch: Some(batch), ..error });
+            }
+        }
     }
 
     /// Hands back whatever waits to be written again. To be called when nobody writes any more.

@@ -2,10 +2,11 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::classify::Verdict;
-use super::dead::{Asking, Buried};
-use super::ledger::Slot;
+use super::dead::Buried;
+use super::ledger::{Activity, Slot};
 use super::permit::BreakerState;
 use super::work::Work;
 use super::{FailedItem, Shared};
@@ -14,7 +15,7 @@ use crate::batch::BatchId;
 use crate::config::DropReason;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
-use crate::sink::{Applied, Dead};
+use crate::sink::{Applied, Dead, Flusher};
 
 /// Items that have failed for good, with their tags.
 type LostItems<T> = Vec<(FailedItem<T>, Tag<T>)>;
@@ -65,9 +66,7 @@ fn bury<T, M: Mode<T>>(
             (letter.failed_at(first, last), tag)
         })
         .unzip();
-    let deadline = shared.ledger.deadline();
-    let flusher = shared.ledger.flusher(slot);
-    let asking = Asking { flusher, clock: &shared.node.clock, deadline };
+    let asking = shared.asking(slot.flusher());
     let Buried { letters, refused } = dead.write(&work.batch, letters, asking);
     let (mut left, mut taken) = (Vec::new(), Vec::new());
     for ((letter, tag), refused) in letters.into_iter().zip(tags).zip(refused) {
@@ -178,6 +177,18 @@ pub fn breaker(state: BreakerState) {
         BreakerState::HalfOpen => tracing::info!("the breaker lets one batch through"),
         BreakerState::Closed => tracing::info!("the breaker has closed: the sink takes batches"),
     }
+}
+
+/// A flusher does not come back from the caller's code.
+pub fn hung(flusher: Flusher, at: Activity, after: Duration) {
+    let (code, batch) = match at {
+        Activity::Writing(writing) => ("the sink", Some(writing.batch)),
+        Activity::Reporting(writing) => ("whoever is told of failed items", Some(writing.batch)),
+        Activity::Collecting | Activity::Closing | Activity::Ended => ("", None),
+    };
+    let batch = batch.map(tracing::field::display);
+    let flusher = flusher.index;
+    tracing::error!(flusher, batch, ?after, "{code} has not returned: the flusher is left behind");
 }
 
 /// An item has failed, and order forbids to go on.

@@ -1,14 +1,14 @@
 //! What only chance would show from outside: batches that flushers hold just when shutdown stops
 //! the writing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::gate::{Gate, Permit, Permits};
-use super::ledger::{Activity, Begun, Ledger, Writing};
+use super::ledger::{Activity, Begun, Hung, Ledger, Writing};
 use super::retries::{Bounds, Retries};
 use super::work::Work;
 use crate::batch::{Batch, BatchId, FlushReason};
-use crate::clock::Clock;
+use crate::clock::{Clock, TestClock};
 use crate::collect::Formed;
 use crate::config::OnFailure;
 use crate::mode::Plain;
@@ -26,24 +26,61 @@ fn work(id: u64, position: u64, items: Vec<u64>) -> Work<u64, Plain> {
 
 fn begins(ledger: &Ledger<u64>, index: usize, mut work: Work<u64, Plain>) -> bool {
     let permit = Permit::Unneeded;
-    let slot = ledger.slot(Flusher { index }, 0);
-    matches!(ledger.begin(slot, &mut work, permit, 0), Begun::Write(..))
+    let slot = ledger.seat(Flusher { index }).slot(0);
+    let now = ledger.clock().now();
+    matches!(ledger.begin(slot, &mut work, permit, 0, now), Begun::Write(..))
+}
+
+fn ledger(flushers: usize, clock: Clock) -> Ledger<u64> {
+    let bounds = Bounds { items: 16, bytes: 16, batch: 2 };
+    let retries = Retries::new(OnFailure::Skip, bounds, None);
+    let gate = Gate::new(&Permits::default(), None, clock.now());
+    Ledger::new(flushers, 16, 16, retries, gate, clock)
 }
 
 #[test]
 fn batches_that_come_too_late_are_handed_back_in_the_order_of_the_ring() {
-    let bounds = Bounds { items: 16, bytes: 16, batch: 2 };
-    let retries = Retries::new(OnFailure::Skip, bounds, None);
-    let gate = Gate::new(&Permits::default(), None, Instant::now());
-    let ledger = Ledger::new(3, 16, 16, retries, gate, Clock::default());
+    let ledger = ledger(3, Clock::default());
     assert!(begins(&ledger, 2, work(1, 0, vec![0, 1])), "in time");
     ledger.stop();
     assert!(!begins(&ledger, 1, work(3, 4, vec![4, 5])));
     assert!(!begins(&ledger, 0, work(2, 2, vec![2, 3])));
     assert_eq!(ledger.take_handed_back(), [2, 3, 4, 5]);
     assert_eq!(ledger.take_handed_back(), []);
-    let (left, _) = ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting));
-    let [(Flusher { index: 2 }, Activity::Writing(Writing { items: 2, .. }))] = left[..] else {
+    assert_eq!(ledger.leave_behind(None).len(), 1);
+    let left = ledger.left();
+    let [.., (Flusher { index: 2 }, Activity::Writing(Writing { items: 2, .. }))] = left[..] else {
         panic!("{left:?}");
     };
+}
+
+#[test]
+fn so_many_threads_are_left_behind_at_a_time_and_no_more() {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let time = TestClock::new();
+    let ledger = ledger(20, Clock::Test(time.clone()));
+    let begin = |index| begins(&ledger, index, work(1, index as u64, vec![7]));
+    assert!((0..10).all(begin));
+    time.advance(LIMIT / 2);
+    assert!((10..20).all(begin));
+    time.advance(LIMIT / 2);
+    let first = ledger.wait_hung(LIMIT).unwrap();
+    let indices = |hung: &[Hung<u64, Plain>]| -> Vec<usize> {
+        hung.iter().map(|hung| hung.flusher.index).collect()
+    };
+    assert_eq!(indices(&first), (0..10).collect::<Vec<_>>(), "those for whom it is time");
+    time.advance(LIMIT);
+    let second = ledger.wait_hung(LIMIT).unwrap();
+    assert_eq!(indices(&second), (10..16).collect::<Vec<_>>(), "there is a bound");
+    assert_eq!(ledger.left().len(), 16);
+    // One comes back: its place is free for another.
+    ledger.ended(ledger.seat(Flusher { index: 3 }), Vec::new());
+    let third = ledger.wait_hung(LIMIT).unwrap();
+    assert_eq!((indices(&third), ledger.left().len()), (vec![16], 16));
+    let seat = third[0].seat.unwrap();
+    let slot = ledger.seat(Flusher { index: 3 }).slot(0);
+    assert!(!ledger.is_left_behind(slot), "the seat of the one that is back serves again");
+    assert_eq!(seat.flusher().index, 16);
+    ledger.unwatch();
+    assert!(ledger.wait_hung(LIMIT).is_none());
 }

@@ -5,32 +5,31 @@ use std::time::Instant;
 
 use super::classify::{Answer, classify};
 use super::gate::{Permit, Refusal};
-use super::ledger::{Begun, Parked, Settled, Slot};
+use super::ledger::{Begun, Parked, Seat, Settled, Slot};
 use super::permit::BreakerState;
 use super::policy::key_of;
 use super::report;
 use super::work::Work;
-use super::{Expiry, Node, Shared};
+use super::{Asking, Expiry, Node, Shared};
 use crate::ack::AckReason;
 use crate::batch::Batch;
-use crate::clock::Clock;
 use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
-use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteContext, WriteError};
+use crate::sink::{Applied, BoxError, Class, Sink, WriteError};
 use crate::sync::mutated;
 
 /// Writes the batches of one flusher to its sink.
 pub struct Writer<S> {
-    flusher: Flusher,
-    /// `None` after a panic, until it is opened again.
+    seat: Seat,
+    /// `None` until it is opened: with the next batch, after a panic.
     sink: Option<S>,
     marked: Vec<(usize, WriteError)>,
 }
 
 impl<S> Writer<S> {
-    pub fn new(flusher: Flusher, sink: S) -> Self {
-        Self { flusher, sink: Some(sink), marked: Vec::new() }
+    pub fn new(seat: Seat, sink: Option<S>) -> Self {
+        Self { seat, sink, marked: Vec::new() }
     }
 
     pub fn sink(&mut self) -> Option<&mut S> {
@@ -49,10 +48,9 @@ impl<S> Writer<S> {
     where
         S: Sink<T>,
     {
-        let slot = shared.ledger.slot(self.flusher, 0);
-        let started = start(shared, slot, &mut work, permit)?;
-        let Started { spoiled, deadline, answer } = started;
-        let answer = answer.unwrap_or_else(|| self.write(shared, &work.batch, deadline, reopen));
+        let slot = self.seat.slot(0);
+        let Started { spoiled, at, answer } = start(shared, slot, &mut work, permit)?;
+        let answer = answer.unwrap_or_else(|| self.write(shared, &work.batch, at, reopen));
         finish(shared, slot, work, spoiled, answer, &mut self.marked)
     }
 
@@ -60,13 +58,12 @@ impl<S> Writer<S> {
         &mut self,
         shared: &Shared<T, M>,
         batch: &Batch<T>,
-        deadline: Option<Instant>,
+        started: Instant,
         reopen: &dyn Fn() -> Result<S, BoxError>,
     ) -> Answer
     where
         S: Sink<T>,
     {
-        let started = shared.node.clock.now();
         let answer = |result, panicked| {
             let took = shared.node.clock.now().saturating_duration_since(started);
             Answer { result, started, took, panicked, wrote: true, last: false }
@@ -79,13 +76,13 @@ impl<S> Writer<S> {
             },
         };
         self.marked.clear();
-        let mut cx =
-            WriteContext::new(self.flusher, &shared.node.clock, deadline, &mut self.marked);
+        let flusher = self.seat.flusher();
+        let mut cx = shared.asking_at(flusher, started).context(&mut self.marked);
         match guarded(|| sink.write(batch, &mut cx)) {
             Ok(result) => answer(result, false),
             Err(message) => {
                 tracing::error!(
-                    flusher = self.flusher.index,
+                    flusher = flusher.index,
                     batch = %batch.id,
                     message,
                     "the sink panicked; its batch has failed, the sink is opened anew"
@@ -100,13 +97,13 @@ impl<S> Writer<S> {
     }
 
     /// Closes the sink, if it is open.
-    pub fn close<T>(&mut self, clock: &Clock, deadline: Option<Instant>) -> Option<WriteError>
+    pub fn close<T>(&mut self, asking: Asking<'_>) -> Option<WriteError>
     where
         S: Sink<T>,
     {
         let mut sink = self.sink.take()?;
         self.marked.clear();
-        let mut cx = WriteContext::new(self.flusher, clock, deadline, &mut self.marked);
+        let mut cx = asking.context(&mut self.marked);
         let closed = guarded(|| sink.close(&mut cx));
         drop_each(&mut self.marked); // there is no batch
         let dropped = guarded(|| drop(sink));
@@ -121,8 +118,7 @@ impl<S> Writer<S> {
 /// A write that has begun.
 pub struct Started<T> {
     pub spoiled: Vec<T>,
-    /// Shutdown gives up at that time, if it is known.
-    pub deadline: Option<Instant>,
+    pub at: Instant,
     /// What there is to say already: the sink is not to be asked.
     pub answer: Option<Answer>,
 }
@@ -134,17 +130,16 @@ pub fn start<T, M: Mode<T>>(
     work: &mut Work<T, M>,
     permit: Permit,
 ) -> Option<Started<T>> {
-    let (spoiled, deadline) = begin(shared, slot, work, permit)?;
+    let (spoiled, at) = begin(shared, slot, work, permit)?;
     if permit.is_probe() {
         report::breaker(BreakerState::HalfOpen);
     }
-    let now = || shared.node.clock.now();
     let answer = match permit {
-        Permit::Refuse(why) => Some(refused(work, why, now())),
-        _ if work.batch.is_empty() => Some(Answer::unasked(Ok(()), now())), // spoiled, or parked
+        Permit::Refuse(why) => Some(refused(work, why, at)),
+        _ if work.batch.is_empty() => Some(Answer::unasked(Ok(()), at)), // spoiled, or parked
         _ => None,
     };
-    Some(Started { spoiled, deadline, answer })
+    Some(Started { spoiled, at, answer })
 }
 
 /// The stages after it; gives the work's empty buffer back. `None`: no more works, the engine has
@@ -175,7 +170,7 @@ pub fn finish<T, M: Mode<T>>(
         verdict.discard();
         return None;
     };
-    let Settled { mut tags, spoiled, writing, alarm, report, breaker, halt } = settled;
+    let Settled { mut tags, spoiled, alarm, report, breaker, halt } = settled;
     if halt && !mutated("halt_no_wake") {
         report::halted(work.batch.id);
         node.close();
@@ -186,9 +181,10 @@ pub fn finish<T, M: Mode<T>>(
     if let Some(state) = breaker {
         report::breaker(state);
     }
+    let mut go_on = true;
     if report {
         let panics = report::fates(shared, slot, &work, &mut verdict, &mut tags, spoiled);
-        ledger.reported(slot, &writing, &mut verdict.kept_out, panics);
+        go_on = ledger.reported(slot, &mut verdict.kept_out, panics);
     }
     report::let_go(&verdict.kept_out, work.batch.id);
     let mut items = mem::take(&mut work.batch.items);
@@ -196,7 +192,7 @@ pub fn finish<T, M: Mode<T>>(
     if panics > 0 {
         ledger.count_callback_panics(panics);
     }
-    Some(Buffer { items, tags })
+    go_on.then_some(Buffer { items, tags })
 }
 
 pub fn not_open(error: BoxError) -> WriteError {
@@ -238,7 +234,7 @@ fn begin<T, M: Mode<T>>(
     slot: Slot,
     work: &mut Work<T, M>,
     permit: Permit,
-) -> Option<(Vec<T>, Option<Instant>)> {
+) -> Option<(Vec<T>, Instant)> {
     let Shared { node, ledger, .. } = shared;
     let expired = match &shared.expiry {
         Some(expiry) => expire(node, expiry, work),
@@ -247,8 +243,9 @@ fn begin<T, M: Mode<T>>(
     if work.is_fresh() && !work.past.parked && ledger.has_waiting() {
         park(shared, work);
     }
-    let (mut spoiled, deadline) = match ledger.begin(slot, work, permit, expired.len() as u64) {
-        Begun::Write(spoiled, deadline) => (spoiled, deadline),
+    let now = node.clock.now();
+    let mut spoiled = match ledger.begin(slot, work, permit, expired.len() as u64, now) {
+        Begun::Write(spoiled) => spoiled,
         Begun::TooLate(mut tags, spoiled) => {
             let all = M::take_tags(&mut tags).chain(spoiled);
             all.for_each(|tag| node.let_go(tag, AckReason::HandedBack));
@@ -257,16 +254,17 @@ fn begin<T, M: Mode<T>>(
         }
     };
     // Before the write: whoever waits for an item that is not in it must not wait for it.
-    if !expired.is_empty() {
-        let panics = report::expired(shared, expired);
-        ledger.count_callback_panics(panics);
-        if ledger.is_left_behind(slot) {
-            drop_each(&mut work.batch.items);
-            drop_each(&mut spoiled);
-            return None;
-        }
+    if expired.is_empty() {
+        return Some((spoiled, now));
     }
-    Some((spoiled, deadline))
+    let panics = report::expired(shared, expired);
+    ledger.count_callback_panics(panics);
+    if ledger.is_left_behind(slot) {
+        drop_each(&mut work.batch.items);
+        drop_each(&mut spoiled);
+        return None;
+    }
+    Some((spoiled, node.clock.now()))
 }
 
 /// Sets items aside that wait behind a failed one of the same key.

@@ -129,8 +129,8 @@ impl<'a> AsyncContext<'a> {
     }
 
     /// When the engine stops waiting for this call:
-    /// [`write_timeout`](crate::Builder::write_timeout) after it began, or earlier if shutdown had
-    /// begun before. `None` if that is beyond what an [`Instant`] can hold.
+    /// [`write_timeout`](crate::Builder::write_timeout) after it began, or when shutdown gives up,
+    /// if that is earlier. `None` if that is beyond what an [`Instant`] can hold.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.deadline()

@@ -31,7 +31,7 @@ pub use file::{FileSink, WriterSink};
 pub use simple::{FnSink, NullSink, from_fn};
 
 use crate::batch::Batch;
-use crate::clock::Clock;
+use crate::clock::{Clock, Due};
 
 /// Takes batches. One sink belongs to one flusher and is never called from two threads.
 ///
@@ -152,7 +152,9 @@ where
 pub struct WriteContext<'a> {
     flusher: Flusher,
     clock: &'a Clock,
+    /// Of this call.
     deadline: Option<Instant>,
+    shutdown: Option<&'a Due>,
     failed: &'a mut Vec<(usize, WriteError)>,
 }
 
@@ -163,7 +165,12 @@ impl<'a> WriteContext<'a> {
         deadline: Option<Instant>,
         failed: &'a mut Vec<(usize, WriteError)>,
     ) -> Self {
-        Self { flusher, clock, deadline, failed }
+        Self { flusher, clock, deadline, shutdown: None, failed }
+    }
+
+    /// With the deadline of shutdown, which may be set while the call is under way.
+    pub(crate) fn heeding(self, shutdown: &'a Due) -> Self {
+        Self { shutdown: Some(shutdown), ..self }
     }
 
     /// Marks the item at `index` of the batch as failed, alone. The first error given for an item
@@ -184,16 +191,26 @@ impl<'a> WriteContext<'a> {
         self.clock.now()
     }
 
-    /// When the engine stops waiting for this call: known for calls that begin after shutdown has.
+    /// When this call is to have returned: [`write_timeout`](crate::Builder::write_timeout) after it
+    /// began, or when shutdown gives up, if that is earlier. Ask anew: shutdown may begin meanwhile.
+    /// `None` if that is beyond what an [`Instant`] can hold.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.into_iter().chain(self.shutdown.and_then(Due::get)).min()
+    }
+
+    /// Whether that time has come: the sink is to give up, with an error that says what was applied.
+    /// One that does not return for a while longer is left behind: see
+    /// [`leave_behind_after`](crate::Builder::leave_behind_after).
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.time_left() == Some(Duration::ZERO)
     }
 
     /// Time left from now until [`deadline`](Self::deadline); `None` when there is none.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(self.now()))
+        self.deadline().map(|deadline| deadline.saturating_duration_since(self.now()))
     }
 }
 
@@ -202,7 +219,8 @@ impl<'a> WriteContext<'a> {
 impl WriteContext<'_> {
     /// What the engine says, for a sink behind another one: its marks go to that one first.
     pub(crate) fn part<'b>(&'b self, failed: &'b mut Vec<(usize, WriteError)>) -> WriteContext<'b> {
-        WriteContext { flusher: self.flusher, clock: self.clock, deadline: self.deadline, failed }
+        let Self { flusher, clock, deadline, shutdown, .. } = *self;
+        WriteContext { flusher, clock, deadline, shutdown, failed }
     }
 
     /// With another deadline.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use loom::thread::{self, JoinHandle};
-use sluicegate::internals::{Admission, Clock, Promise, Writer, flusher, producer, promise};
+use sluicegate::internals::{Admission, Clock, Promise, Writer, producer, promise, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{Ack, AckError, AckReason, Batch, Receipt, Tracked, WriteContext, WriteError};
 use sluicegate_loom_tests::{Item, block_on, parts_with, poll_once, serve};
@@ -122,7 +122,7 @@ fn through_a_flusher() {
             cx.fail(1, WriteError::permanent("refused"));
             Ok(())
         });
-        serve(&parts, &mut Writer::new(flusher(0), sink));
+        serve(&parts, &mut Writer::new(seat(0), Some(sink)));
         waiting.join().unwrap();
         let tally = parts.ledger.tally(&parts.node);
         assert_eq!((tally.flushed_ok, tally.flushed_fail, tally.in_flight), (1, 1, 0));

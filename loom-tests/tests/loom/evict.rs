@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
-use sluicegate::internals::{Admission, Resolution, Writer, drain_one, flusher, producer};
+use sluicegate::internals::{Admission, Resolution, Writer, drain_one, producer, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{AddError, Batch, Plain, Sink, Tally, WhenFull, WriteContext};
 use sluicegate_loom_tests::{Item, Parts, add, next, parts_with, serve, write};
@@ -33,7 +33,7 @@ fn writer(written: &Written) -> Writer<impl Sink<Item> + use<>> {
         written.fetch_add(batch.len() as u64, Ordering::Relaxed);
         Ok(()) // at once: to yield would let the producer count the item it has let go of
     });
-    Writer::new(flusher(0), sink)
+    Writer::new(seat(0), Some(sink))
 }
 
 fn serving(parts: &Parts, written: &Written) -> JoinHandle<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread::{self, JoinHandle};
-use sluicegate::internals::{Activity, Clock, Permits, Resolution, Writer, flusher};
+use sluicegate::internals::{Clock, Permits, Resolution, Writer, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{
     Adaptive, Batch, Breaker, BreakerState, OnFailure, Retry, Sink, Tally, TestClock, WriteContext,
@@ -93,7 +93,7 @@ impl Sinks {
 fn writer(index: usize, sinks: &Arc<Sinks>) -> Writer<impl Sink<Item> + use<>> {
     let sinks = Arc::clone(sinks);
     let sink = from_fn(move |batch: &Batch<Item>, _: &mut WriteContext<'_>| sinks.write(batch));
-    Writer::new(flusher(index), sink)
+    Writer::new(seat(index), Some(sink))
 }
 
 fn serving(index: usize, parts: &Parts, sinks: &Arc<Sinks>) -> JoinHandle<()> {
@@ -279,7 +279,7 @@ fn giving_up() {
         let serving = serving(0, &parts, &sinks);
         parts.ledger.stop();
         parts.node.stop();
-        let (left, _) = parts.ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting));
+        let left = parts.ledger.leave_behind(None);
         let (before, calls) = (tally(&parts), sinks.calls());
         serving.join().unwrap();
         let end = tally(&parts);

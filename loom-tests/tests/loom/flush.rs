@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
-use sluicegate::internals::{Resolution, Writer, flusher};
+use sluicegate::internals::{Resolution, Writer, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{Batch, Sink, WriteContext};
 use sluicegate_loom_tests::{Item, Parts, add, next, parts, serve, write};
@@ -32,7 +32,7 @@ fn writer(index: usize, written: &Written) -> Writer<impl Sink<Item> + use<>> {
         assert_eq!(written.fetch_or(bits, Ordering::Relaxed) & bits, 0, "an item came twice");
         Ok(())
     });
-    Writer::new(flusher(index), sink)
+    Writer::new(seat(index), Some(sink))
 }
 
 /// A batch that is not full, and a flusher that sleeps for its end.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use loom::thread;
-use sluicegate::internals::{Activity, Writer, flusher};
+use sluicegate::internals::{Writer, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{Batch, Sink, Tally, WriteContext};
 use sluicegate_loom_tests::{Item, Parts, add, parts, serve};
@@ -32,7 +32,7 @@ fn writer(calls: &Arc<AtomicU64>) -> Writer<impl Sink<Item> + use<>> {
         thread::yield_now(); // a write takes its time
         Ok(())
     });
-    Writer::new(flusher(0), sink)
+    Writer::new(seat(0), Some(sink))
 }
 
 fn spawn(parts: &Parts, run: impl FnOnce(&Parts) + Send + 'static) -> thread::JoinHandle<()> {
@@ -71,12 +71,12 @@ fn giving_up() {
             let calls = Arc::clone(&calls);
             move |parts| {
                 serve(parts, &mut writer(&calls));
-                parts.ledger.ended(flusher(0), Vec::new());
+                parts.ledger.ended(seat(0), Vec::new());
             }
         });
         parts.ledger.stop();
         parts.node.stop();
-        let (left, _) = parts.ledger.leave_behind(|_, at| !matches!(at, Activity::Collecting));
+        let left = parts.ledger.leave_behind(None);
         let (before, calls_before) = (tally(&parts), calls.load(Ordering::Relaxed));
         serving.join().unwrap();
         let after = tally(&parts);

@@ -1,12 +1,11 @@
 //! What the ledger does under its lock.
 
 use std::mem;
-use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{Activity, Agenda, Open, Resolution, State, Task, Writing};
+use super::{Agenda, Open, Resolution, SlotState, State, Task, Writing};
 use crate::batch::{Batch, BatchId};
 use crate::config::OnFailure;
 use crate::flush::FailedItem;
@@ -21,15 +20,6 @@ use crate::sync::mutated;
 use crate::telemetry::{Cause, Tally};
 
 impl<T, M: Mode<T>> State<T, M> {
-    /// What was not left behind is at this now.
-    pub fn move_on(&mut self, slots: Range<usize>, to: Activity) {
-        for slot in &mut self.slots[slots] {
-            if !matches!(slot, Activity::LeftBehind) {
-                *slot = to;
-            }
-        }
-    }
-
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was
     /// enqueued, so the tail read now covers them all.
     pub fn tally(&self, node: &Node<T, M>, newest: u64) -> Tally {
@@ -87,11 +77,8 @@ impl<T, M: Mode<T>> State<T, M> {
     }
 
     fn has_room_for_batch(&self) -> bool {
-        let writing = self.slots.iter().map(|slot| match slot {
-            Activity::Writing(writing) => writing.items,
-            _ => 0,
-        });
-        self.retries.has_room_for_batch(writing.sum())
+        let writing = self.slots.iter().filter_map(SlotState::writing);
+        self.retries.has_room_for_batch(writing.map(|writing| writing.items).sum())
     }
 
     /// A work has waited long enough.
@@ -206,19 +193,12 @@ impl<T, M: Mode<T>> State<T, M> {
     pub fn oldest(&self, node: &Node<T, M>, in_flight: u64) -> Option<Instant> {
         let mut queued = in_flight - self.retries.items();
         let mut oldest = self.retries.oldest();
-        for activity in &self.slots {
-            if let Activity::Writing(Writing { items, opened, .. }) = *activity {
-                queued -= items;
-                oldest = oldest.into_iter().chain([opened]).min();
-            }
+        for Writing { items, opened, .. } in self.slots.iter().filter_map(SlotState::writing) {
+            queued -= items;
+            oldest = oldest.into_iter().chain([*opened]).min();
         }
         let in_queue = node.start + Duration::from_nanos(node.oldest.get());
         oldest.into_iter().chain((queued > 0).then_some(in_queue)).min()
-    }
-
-    pub fn all_gone(&self) -> bool {
-        let gone = |a: &Activity| matches!(a, Activity::Ended | Activity::LeftBehind);
-        self.slots.iter().all(gone)
     }
 
     pub fn keep(&mut self, failed: &mut Vec<FailedItem<T>>) {

@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::call::{Cut, Watch};
-use crate::clock::Clock;
+use crate::flush::Asking;
 use crate::flush::classify::Answer;
 use crate::flush::work::Work;
 use crate::guard::{drop_each, guarded};
 use crate::mode::Mode;
-use crate::sink::{AsyncContext, AsyncSink, Flusher, WriteContext, WriteError};
+use crate::sink::{AsyncContext, AsyncSink, WriteError};
 
 /// An open sink. It lives as long as a write needs it.
 pub struct Open<S> {
@@ -29,7 +29,6 @@ pub struct Writing<T, M: Mode<T>> {
     pub work: Work<T, M>,
     pub spoiled: Vec<T>,
     pub started: Instant,
-    pub deadline: Option<Instant>,
 }
 
 /// A write that has ended.
@@ -44,19 +43,17 @@ pub struct Landed<T, M: Mode<T>> {
 pub async fn write<T, M: Mode<T>, S: AsyncSink<T>>(
     open: Rc<Open<S>>,
     writing: Writing<T, M>,
-    flusher: Flusher,
-    clock: &Clock,
+    asking: Asking<'_>,
     watch: &Watch,
 ) -> Landed<T, M> {
     let mut marked = Vec::new();
     let batch = &writing.work.batch;
-    let deadline = writing.deadline;
-    let mut cx = AsyncContext::new(WriteContext::new(flusher, clock, deadline, &mut marked));
+    let mut cx = AsyncContext::new(asking.context(&mut marked));
     let ended = watch.call(&open.broken, || open.sink.write(batch, &mut cx)).await;
     let mut answer = Answer {
         result: Ok(()),
         started: writing.started,
-        took: clock.now().saturating_duration_since(writing.started),
+        took: asking.clock.now().saturating_duration_since(writing.started),
         panicked: matches!(ended, Err(Cut::Panicked(_))),
         wrote: !matches!(ended, Err(Cut::NotBegun)),
         last: matches!(ended, Err(Cut::GivenUp)), // nobody would write it again
@@ -66,7 +63,7 @@ pub async fn write<T, M: Mode<T>, S: AsyncSink<T>>(
         Err(cut) => {
             if let Cut::Panicked(message) = &cut {
                 tracing::error!(
-                    flusher = flusher.index,
+                    flusher = asking.flusher.index,
                     batch = %batch.id(),
                     message,
                     "the sink panicked; its writes have failed, it is opened anew"

@@ -33,16 +33,14 @@ use flight::{Flight, Landed, Open, Writing};
 use super::classify::Answer;
 use super::flusher::{Ending, Opened};
 use super::gate::Permit;
-use super::node::earlier;
 use super::work::Work;
 use super::write::{Started, finish, not_open, panicked_closing, start};
-use super::{Asking, Serving, Shared};
+use super::{Serving, Shared};
 use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::Mode;
 use crate::sink::{
-    AsyncContext, AsyncSink, AsyncSinkFactory, BoxError, Flusher, SinkLimits, WriteContext,
-    WriteError,
+    AsyncContext, AsyncSink, AsyncSinkFactory, BoxError, Flusher, SinkLimits, WriteError,
 };
 
 /// Rounds after which the flusher's task lets the others of its runtime have their turn.
@@ -111,7 +109,8 @@ where
     pub fn run(self) {
         let Self { shared, factory, flusher, opened, write_timeout, concurrency } = self;
         let shared = &*shared;
-        let mut ending = Ending { shared, flusher, close_errors: Vec::new() };
+        let seat = shared.ledger.seat(flusher);
+        let mut ending = Ending { shared, seat, close_errors: Vec::new() };
         let _serving = Serving::engine(shared.node.engine);
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -124,7 +123,7 @@ where
         let local = LocalSet::new();
         let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
         let task = Task { shared, factory: &*factory, flusher, concurrency, watch: &watch };
-        let life = local.block_on(&runtime, task.live(opened, &mut ending.close_errors));
+        let life = local.block_on(&runtime, task.live(opened, &mut ending));
         if let Life::Forked = life {
             mem::forget((local, runtime, ending));
             return;
@@ -143,7 +142,7 @@ where
     M: Mode<T>,
     F: AsyncSinkFactory<T>,
 {
-    async fn live(&'a self, opened: Sender<Opened>, errors: &mut Vec<WriteError>) -> Life {
+    async fn live(&'a self, opened: Sender<Opened>, ending: &mut Ending<'_, T, M>) -> Life {
         let flusher = self.flusher;
         let (limits, open) = match self.open().await {
             Ok((open, limits)) => (Ok(limits), Some(open)),
@@ -160,13 +159,12 @@ where
             mem::forget(attendant);
             return Life::Forked;
         }
-        self.shared.ledger.closing(flusher);
+        let last = self.shared.ledger.closing(ending.seat);
         if let Some(open) = attendant.open.take() {
-            errors.extend(self.close(open).await);
+            ending.close_errors.extend(self.close(open).await);
         }
-        if let Some(dead) = &self.shared.dead {
-            let (clock, deadline) = (&self.shared.node.clock, self.shared.ledger.deadline());
-            errors.extend(dead.leave(Asking { flusher, clock, deadline }));
+        if last {
+            ending.close_dead();
         }
         Life::Ended
     }
@@ -189,11 +187,8 @@ where
     }
 
     async fn close(&self, open: Rc<Open<F::Sink>>) -> Option<WriteError> {
-        let Shared { node, ledger, .. } = self.shared;
         let mut marked = Vec::new();
-        let deadline = self.deadline(ledger.deadline());
-        let inner = WriteContext::new(self.flusher, &node.clock, deadline, &mut marked);
-        let mut cx = AsyncContext::new(inner);
+        let mut cx = AsyncContext::new(self.shared.asking(self.flusher).context(&mut marked));
         let call = self.watch.call(&open.broken, || open.sink.close(&mut cx));
         let closed = self.heeding(call).await;
         drop_each(&mut marked); // there is no batch
@@ -204,11 +199,6 @@ where
             Err(Cut::Panicked(message)) => Some(panicked_closing(&message)),
             Err(cut) => Some(cut.error("closing of the sink")),
         }
-    }
-
-    /// When a call that begins now ends at the latest.
-    fn deadline(&self, shutdown: Option<Instant>) -> Option<Instant> {
-        earlier(shutdown, self.shared.node.clock.now().checked_add(self.watch.timeout))
     }
 
     /// Does this, and takes note meanwhile when the engine gives up.
@@ -301,22 +291,21 @@ where
         if self.buffer.items.capacity() == 0 {
             self.buffer = self.spare.pop().unwrap_or_default(); // the batch has taken it
         }
-        let slot = shared.ledger.slot(flusher, place);
+        let slot = shared.ledger.seat(flusher).slot(place);
         let Some(begun) = start(shared, slot, &mut work, permit) else {
             (self.more, self.over) = (false, true);
             return;
         };
-        let Started { spoiled, deadline, answer } = begun;
-        let started = shared.node.clock.now();
+        let Started { spoiled, at: started, answer } = begun;
         let open = match answer {
             Some(answer) => Err(answer),
             None => self.opened(started).await,
         };
-        let deadline = self.task.deadline(deadline);
-        let writing = Writing { place, work, spoiled, started, deadline };
+        let writing = Writing { place, work, spoiled, started };
         match open {
             Ok(open) => {
-                let write = flight::write(open, writing, flusher, &shared.node.clock, watch);
+                let asking = shared.asking(flusher); // opening it took its time
+                let write = flight::write(open, writing, asking, watch);
                 self.flight.take_off(place, write);
             }
             Err(answer) => self.settle(Landed { writing, answer, marked: Vec::new() }),
@@ -349,7 +338,7 @@ where
             let broken = self.open.take();
             let _ = guarded(|| drop(broken));
         }
-        let slot = shared.ledger.slot(flusher, place);
+        let slot = shared.ledger.seat(flusher).slot(place);
         match finish(shared, slot, work, spoiled, answer, &mut marked) {
             Some(empty) => {
                 self.more = !self.over;
