@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Going, LONG, Rng, assert_balances, sink_of};
+use common::{Gate, Going, LONG, Rng, assert_balances};
 use sluicegate::{
     Applied, Batch, Batcher, FlushReason, Stats, Tally, TestClock, WriteContext, WriteError, sink,
 };
@@ -174,14 +174,7 @@ fn depth_and_age_are_of_what_is_in_flight_wherever_it_is() {
 #[test]
 fn a_batch_that_a_sink_holds_is_in_flight_and_grows_old() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(3)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_size(3).spawn(gate.sinks()).unwrap();
     batcher.producer().add_many(&mut vec![1, 2, 3]).unwrap();
     gate.wait_for(1);
     let (first, second) = (batcher.stats(), batcher.stats());

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, LONG, Rng, assert_balances, no_second_try, until};
+use common::{Census, LONG, POLICIES, Rng, assert_balances, no_second_try, until};
 use futures_util::future::join_all;
 use sluicegate::{
     Ack, AckReason, Applied, Batch, Batcher, DropReason, Producer, Shutdown, Tracked, WhenFull,
@@ -93,11 +93,9 @@ impl Ends {
 
 impl Run {
     fn random(rng: &mut Rng) -> Self {
-        let policies =
-            [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest];
         let depth = rng.pick(&[2, 4, 16, 128]);
         Self {
-            policy: if rng.one_in(2) { WhenFull::Block } else { rng.pick(&policies) },
+            policy: if rng.one_in(2) { WhenFull::Block } else { rng.pick(&POLICIES) },
             flushers: 1 + rng.index(3),
             depth,
             size: 1 + rng.index(depth),
