@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Census, Gate, LONG, Rng, Wakes, assert_balances, no_second_try, null_sinks, poll_once,
-    poll_with, refusing_sinks, sink_of, until,
+    poll_with, random_sinks, refusing_sinks, sink_of, until,
 };
 use sluicegate::{
     Ack, AckError, AckReason, Applied, Batch, Batcher, Builder, DroppedItem, FailedItem,
@@ -490,29 +490,23 @@ fn plain_items_go_between_acked_ones() {
 fn when_a_flush_returns_every_ack_before_it_is_resolved() {
     let mut rng = Rng::seeded();
     for flushers in [1, 3] {
-        let seed = Mutex::new(rng.fork());
         let batcher = acked()
             .max_batch_size(8)
             .queue_depth(16)
             .flushers(flushers)
             .when_full(WhenFull::DropOldest)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-                        rng.pause();
-                        match rng.below(8) {
-                            0 => Err(WriteError::permanent("no")),
-                            1 => {
-                                cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
-                                Ok(())
-                            }
-                            2 => resume_unwind(Box::new("as planned")),
-                            _ => Ok(()),
-                        }
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng.fork(), |batch, cx, rng| {
+                rng.pause();
+                match rng.below(8) {
+                    0 => Err(WriteError::permanent("no")),
+                    1 => {
+                        cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
+                        Ok(())
+                    }
+                    2 => resume_unwind(Box::new("as planned")),
+                    _ => Ok(()),
+                }
+            }))
             .unwrap();
         let total = Mutex::new([0_u64; 4]); // ok, failed, unknown, evicted
         thread::scope(|scope| {

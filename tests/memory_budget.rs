@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{
     Gate, Going, LONG, Log, POLICIES, Rng, assert_balances, holding, no_second_try, null_sinks,
-    poll_once, until,
+    poll_once, random_sinks, until,
 };
 use sluicegate::{
     AddError, AddManyError, AddReason, Batch, Batcher, Builder, ConfigError, DropReason,
@@ -334,19 +334,11 @@ fn with_many_threads_it_is_never_exceeded_and_all_get_through() {
     const MAX: u64 = 50;
     let mut rng = Rng::seeded();
     for flushers in [1, 2] {
-        let seed = Mutex::new(rng.fork());
-        let batcher = budget(MAX)
-            .flushers(flushers)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-                        rng.pause();
-                        if rng.one_in(5) { Err(WriteError::permanent("no")) } else { Ok(()) }
-                    },
-                ))
-            })
-            .unwrap();
+        let sinks = random_sinks(rng.fork(), |_, _, rng| {
+            rng.pause();
+            if rng.one_in(5) { Err(WriteError::permanent("no")) } else { Ok(()) }
+        });
+        let batcher = budget(MAX).flushers(flushers).spawn(sinks).unwrap();
         let going = AtomicBool::new(true);
         let added: u64 = thread::scope(|scope| {
             let _stop = Going::new(&going);

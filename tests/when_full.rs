@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use common::{
     Census, Gate, Going, LONG, Log, POLICIES, Rng, assert_balances, block_on, full_by, holding,
-    until,
+    random_sinks, until,
 };
 use sluicegate::{
     Ack, AckReason, AddError, AddManyError, AddReason, Batch, Batcher, DropReason, DroppedItem,
-    FlushError, Producer, Tracked, WhenFull, WriteContext, WriteError, sink,
+    FlushError, Producer, Tracked, WhenFull,
 };
 
 /// The item that meets the full queue.
@@ -575,7 +575,7 @@ fn with_many_threads_each_item_meets_one_fate_and_the_rest_keeps_its_order() {
     let mut rng = Rng::seeded();
     for policy in POLICIES {
         for flushers in [1, 2] {
-            let (census, seed) = (Census::default(), Mutex::new(rng.fork()));
+            let (census, seed) = (Census::default(), rng.fork());
             let (written, told) = (Arc::new(Mutex::new(Vec::new())), Told::default());
             let (record, tell) = (Arc::clone(&written), Arc::clone(&told));
             let weighs = rng.one_in(2);
@@ -591,15 +591,11 @@ fn with_many_threads_each_item_meets_one_fate_and_the_rest_keeps_its_order() {
                 builder = builder.weight(|_| 1).max_batch_bytes(2);
             }
             let batcher = builder
-                .spawn(move |_| {
-                    let (record, mut rng) = (Arc::clone(&record), seed.lock().unwrap().fork());
-                    let write = move |batch: &Batch<common::Tracked>, _: &mut WriteContext<'_>| {
-                        rng.pause();
-                        record.lock().unwrap().extend(batch.iter().map(|item| item.number));
-                        Ok(())
-                    };
-                    Ok::<_, WriteError>(sink::from_fn(write))
-                })
+                .spawn(random_sinks(seed, move |batch: &Batch<common::Tracked>, _, rng| {
+                    rng.pause();
+                    record.lock().unwrap().extend(batch.iter().map(|item| item.number));
+                    Ok(())
+                }))
                 .unwrap();
             let going = AtomicBool::new(true);
             let mut added: Vec<u64> = thread::scope(|scope| {

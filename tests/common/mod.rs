@@ -37,6 +37,23 @@ pub fn sink_of<T: 'static>(
     }
 }
 
+/// A sink factory from a function that draws: each sink has random numbers of its own.
+pub fn random_sinks<T: 'static>(
+    rng: Rng,
+    write: impl Fn(&Batch<T>, &mut WriteContext<'_>, &mut Rng) -> Result<(), WriteError>
+    + Clone
+    + Send
+    + Sync
+    + 'static,
+) -> impl SinkFactory<T> {
+    let seed = Mutex::new(rng);
+    move |_: Flusher| {
+        let (write, mut rng) = (write.clone(), seed.lock().unwrap().fork());
+        let each = move |batch: &Batch<T>, cx: &mut WriteContext<'_>| write(batch, cx, &mut rng);
+        Ok::<_, WriteError>(sink::from_fn(each))
+    }
+}
+
 /// An engine in which what fails has failed: no retries, no bisection, no breaker.
 pub fn no_second_try<T: Send + 'static, M: Mode<T>>(builder: Builder<T, M>) -> Builder<T, M> {
     builder.retry(None).bisect(false).breaker(None)
