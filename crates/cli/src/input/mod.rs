@@ -66,7 +66,7 @@ pub(crate) type Columns = Arc<[ColumnArg]>;
 
 /// The reader for the format. Reads nothing yet.
 pub(crate) fn open<S: Fill + Send + 'static>(source: S, args: &RunArgs) -> Box<dyn Records + Send> {
-    let columns: Columns = args.columns.clone().into();
+    let columns: Columns = args.rows.columns.clone().into();
     let max = args.max_line_bytes;
     match args.format {
         Format::Lines => Box::new(Lines::new(source, max, columns, lines::parse)),
