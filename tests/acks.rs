@@ -5,16 +5,17 @@
 
 mod common;
 
-use std::future::Future;
 use std::panic::resume_unwind;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Gate, LONG, Rng, assert_balances, no_second_try, null_sinks, sink_of, until};
+use common::{
+    Census, Gate, LONG, Rng, Wakes, assert_balances, no_second_try, null_sinks, poll_once,
+    poll_with, random_sinks, refusing_sinks, sink_of, until,
+};
 use sluicegate::{
     Ack, AckError, AckReason, Applied, Batch, Batcher, Builder, DroppedItem, FailedItem,
     FlushError, Receipt, TestClock, Tracked, WhenFull, WriteContext, WriteError, sink,
@@ -32,23 +33,6 @@ type Result<T> = std::result::Result<T, AckError<u64>>;
 fn said(ack: &mut Ack<u64>) -> std::result::Result<Receipt, (AckReason, Option<u64>)> {
     let said: Result<Receipt> = ack.try_wait().expect("it is resolved");
     said.map_err(|error| (error.reason, error.item))
-}
-
-struct Count(AtomicU64);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn counting() -> (Arc<Count>, Waker) {
-    let count = Arc::new(Count(AtomicU64::new(0)));
-    (Arc::clone(&count), Waker::from(count))
-}
-
-fn poll(ack: &mut Ack<u64>, waker: &Waker) -> Poll<Result<Receipt>> {
-    Pin::new(ack).poll(&mut Context::from_waker(waker))
 }
 
 #[test]
@@ -211,15 +195,7 @@ fn who_is_let_go_hears_why_and_has_the_item_unless_on_dropped_takes_it() {
 #[test]
 fn what_shutdown_hands_back_is_in_the_report_and_the_ack_says_so() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = acked()
-        .max_batch_size(2)
-        .queue_depth(8)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = acked().max_batch_size(2).queue_depth(8).spawn(gate.sinks()).unwrap();
     let mut acks: Vec<_> =
         (0..7).map(|item| batcher.producer().add_with_ack(item).unwrap()).collect();
     gate.wait_for(1);
@@ -242,7 +218,6 @@ fn what_shutdown_hands_back_is_in_the_report_and_the_ack_says_so() {
 fn an_item_that_was_no_longer_weighed_does_not_hang_behind_a_hung_sink() {
     // It travels with a batch that the sink holds, though the sink never sees it.
     let gate = Gate::new();
-    let door = gate.clone();
     let calls = AtomicU64::new(0);
     let batcher = acked()
         .max_batch_size(2)
@@ -251,10 +226,7 @@ fn an_item_that_was_no_longer_weighed_does_not_hang_behind_a_hung_sink() {
             let again = calls.fetch_add(1, Ordering::Relaxed) >= 2; // not on adding
             if again && *item == 1 { resume_unwind(Box::new("as planned")) } else { 1 }
         })
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
+        .spawn(gate.sinks())
         .unwrap();
     let mut acks: Vec<_> =
         (0..2).map(|item| batcher.producer().add_with_ack(item).unwrap()).collect();
@@ -269,16 +241,13 @@ fn an_item_that_was_no_longer_weighed_does_not_hang_behind_a_hung_sink() {
 #[test]
 fn an_item_too_old_for_a_batch_does_not_hang_behind_a_hung_sink() {
     let gate = Gate::new();
-    let (door, start) = (gate.clone(), Instant::now());
+    let start = Instant::now();
     let batcher = acked()
         .max_batch_size(2)
         .max_queue_bytes(10)
         .weight(|_| 1)
         .max_age_since(MS, move |item| if *item == 1 { start } else { start + LONG })
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
+        .spawn(gate.sinks())
         .unwrap();
     until("it is too old", || start.elapsed() > MS);
     let mut acks: Vec<_> =
@@ -301,10 +270,10 @@ fn an_engine_that_is_dropped_resolves_what_it_holds() {
 
     let pump = acked().pump(sink::NullSink, TestClock::new()).unwrap();
     let mut ack = pump.producer().add_with_ack(1).unwrap();
-    let (count, waker) = counting();
-    assert!(poll(&mut ack, &waker).is_pending());
+    let wakes = Wakes::new();
+    assert!(wakes.poll(&mut ack).is_pending());
     drop(pump); // nobody is left to write it
-    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert_eq!(wakes.count(), 1);
     assert_eq!(said(&mut ack), Err((AckReason::Abandoned, None)));
 
     let pump = acked().pump(sink::NullSink, TestClock::new()).unwrap();
@@ -324,7 +293,7 @@ fn on_failed_has_the_item_and_the_ack_the_reason() {
                 resume_unwind(Box::new("as planned"));
             }
         })
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     let mut acks: Vec<_> =
         (1..=3).map(|item| batcher.producer().add_with_ack(item).unwrap()).collect();
@@ -369,14 +338,7 @@ fn a_failed_item_whose_ack_was_dropped_is_in_the_report() {
 #[test]
 fn a_wait_that_ran_out_can_be_waited_again() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = acked()
-        .max_batch_size(1)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = acked().max_batch_size(1).spawn(gate.sinks()).unwrap();
     let mut ack = batcher.producer().add_with_ack(1).unwrap();
     assert!(ack.wait_timeout(Duration::ZERO).is_none());
     assert!(ack.wait_timeout(MS).is_none());
@@ -390,14 +352,7 @@ fn a_wait_that_ran_out_can_be_waited_again() {
 #[test]
 fn who_waits_asleep_is_woken() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = acked()
-        .max_batch_size(1)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = acked().max_batch_size(1).spawn(gate.sinks()).unwrap();
     thread::scope(|scope| {
         let (ack, mut timed) = (
             batcher.producer().add_with_ack(1).unwrap(),
@@ -418,22 +373,22 @@ fn who_waits_asleep_is_woken() {
 fn the_last_waker_polled_with_is_woken_once() {
     let mut pump = acked().pump(sink::NullSink, TestClock::new()).unwrap();
     let mut ack = pump.producer().add_with_ack(1).unwrap();
-    let ((old, old_waker), (new, new_waker)) = (counting(), counting());
-    assert!(poll(&mut ack, &old_waker).is_pending());
-    assert!(poll(&mut ack, &new_waker).is_pending());
-    assert!(poll(&mut ack, &new_waker).is_pending());
-    assert_eq!(Arc::strong_count(&old), 2, "a waker that is not needed is let go");
+    let (old, new) = (Wakes::new(), Wakes::new());
+    assert!(old.poll(&mut ack).is_pending());
+    assert!(new.poll(&mut ack).is_pending());
+    assert!(new.poll(&mut ack).is_pending());
+    assert_eq!(Arc::strong_count(&old), 1, "a waker that is not needed is let go");
     pump.flush();
-    assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
-    let Poll::Ready(Ok(receipt)) = poll(&mut ack, &new_waker) else { panic!("it is ready") };
+    assert_eq!((old.count(), new.count()), (0, 1));
+    let Poll::Ready(Ok(receipt)) = new.poll(&mut ack) else { panic!("it is ready") };
     assert_eq!(receipt.batch.get(), 1);
 
     let mut ack = pump.producer().add_with_ack(2).unwrap();
-    assert!(poll(&mut ack, &old_waker).is_pending());
+    assert!(old.poll(&mut ack).is_pending());
     drop(ack);
-    assert_eq!(Arc::strong_count(&old), 2, "nor is that of an ack that is gone");
+    assert_eq!(Arc::strong_count(&old), 1, "nor is that of an ack that is gone");
     pump.flush();
-    assert_eq!(old.0.load(Ordering::Relaxed), 0);
+    assert_eq!(old.count(), 0);
 }
 
 /// Does as told when it is woken.
@@ -449,12 +404,12 @@ impl<F: Fn() + Send + Sync> Wake for Act<F> {
 fn a_waker_that_panics_harms_nobody() {
     let mut pump = acked().pump(sink::NullSink, TestClock::new()).unwrap();
     let panicking = Waker::from(Arc::new(Act(|| resume_unwind(Box::new("as planned")))));
-    let (count, waker) = counting();
+    let wakes = Wakes::new();
     let mut acks: Vec<_> = (0..2).map(|item| pump.producer().add_with_ack(item).unwrap()).collect();
-    assert!(poll(&mut acks[0], &panicking).is_pending());
-    assert!(poll(&mut acks[1], &waker).is_pending());
+    assert!(poll_with(&panicking, &mut acks[0]).is_pending());
+    assert!(wakes.poll(&mut acks[1]).is_pending());
     assert_eq!(pump.flush().flushed_ok, 2);
-    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert_eq!(wakes.count(), 1);
     assert!(acks.iter_mut().all(|ack| said(ack).is_ok()));
 }
 
@@ -475,7 +430,7 @@ fn a_waker_may_enter_the_engine_again() {
         assert_eq!(ack.wait().unwrap_err().reason, AckReason::Reentrant);
         *other.lock().unwrap() = Some(batcher.producer().add_with_ack(4).unwrap());
     })));
-    assert!(poll(&mut first, &waker).is_pending());
+    assert!(poll_with(&waker, &mut first).is_pending());
     batcher.producer().add(2).unwrap();
     batcher.flush(LONG).unwrap(); // of 1 and 2
     batcher.flush(LONG).unwrap(); // and of what the waker added
@@ -500,9 +455,7 @@ fn an_add_that_did_not_happen_has_no_ack_and_the_item_is_back() {
     assert_eq!(producer.add_with_ack(3).unwrap_err().into_inner(), 3);
     assert_eq!(producer.try_add_with_ack(3).unwrap_err().into_inner(), 3);
     assert_eq!(producer.add_with_ack_timeout(3, MS).unwrap_err().into_inner(), 3);
-    let mut adding = producer.add_with_ack_async(3);
-    let (_, waker) = counting();
-    match Pin::new(&mut adding).poll(&mut Context::from_waker(&waker)) {
+    match poll_once(&mut producer.add_with_ack_async(3)) {
         Poll::Ready(Err(error)) => assert_eq!(error.into_inner(), 3),
         other => panic!("{other:?}"),
     }
@@ -537,29 +490,23 @@ fn plain_items_go_between_acked_ones() {
 fn when_a_flush_returns_every_ack_before_it_is_resolved() {
     let mut rng = Rng::seeded();
     for flushers in [1, 3] {
-        let seed = Mutex::new(rng.fork());
         let batcher = acked()
             .max_batch_size(8)
             .queue_depth(16)
             .flushers(flushers)
             .when_full(WhenFull::DropOldest)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-                        rng.pause();
-                        match rng.below(8) {
-                            0 => Err(WriteError::permanent("no")),
-                            1 => {
-                                cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
-                                Ok(())
-                            }
-                            2 => resume_unwind(Box::new("as planned")),
-                            _ => Ok(()),
-                        }
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng.fork(), |batch, cx, rng| {
+                rng.pause();
+                match rng.below(8) {
+                    0 => Err(WriteError::permanent("no")),
+                    1 => {
+                        cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
+                        Ok(())
+                    }
+                    2 => resume_unwind(Box::new("as planned")),
+                    _ => Ok(()),
+                }
+            }))
             .unwrap();
         let total = Mutex::new([0_u64; 4]); // ok, failed, unknown, evicted
         thread::scope(|scope| {

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Census, Gate, LONG, Log, Wakes, assert_balances, block_on, null_sinks, poll_once, sink_of,
-    until,
+    Census, Gate, LONG, Log, Wakes, assert_balances, block_on, full, holding, null_sinks,
+    poll_once, sink_of, until,
 };
 use futures_util::future::join_all;
 use sluicegate::{
@@ -53,26 +53,6 @@ unsafe impl GlobalAlloc for Live {
 
 #[global_allocator]
 static ALLOCATOR: Live = Live;
-
-/// An engine whose sink holds the first item, and whose queue of `depth` is full: 0 is written, 1..
-/// are queued.
-fn full(depth: usize) -> (Batcher<u64>, Gate, Log<u64>) {
-    let (gate, log) = (Gate::new(), Log::new());
-    let (door, record) = (gate.clone(), log.clone());
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(depth)
-        .spawn(sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-            record.record(batch, cx);
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
-    (1..=depth as u64).for_each(|item| batcher.producer().try_add(item).unwrap());
-    (batcher, gate, log)
-}
 
 /// A pump with a full queue of two, of which each step frees one slot.
 fn full_pump<T: Send + 'static>(items: [T; 2]) -> Pump<T, sink::NullSink> {
@@ -297,19 +277,9 @@ fn closing_wakes_tasks_with_their_items() {
 #[test]
 fn closing_wakes_who_waits_for_bytes_though_none_are_given_back() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .weight(|_: &u64| 10)
-        .max_queue_bytes(10)
-        .max_batch_size(1)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let builder = Batcher::builder().weight(|_: &u64| 10).max_queue_bytes(10);
+    let batcher = holding(builder, &gate, 0);
     let producer = batcher.producer();
-    producer.add(0).unwrap();
-    gate.wait_for(1);
     let wakes = Wakes::new();
     let mut add = producer.add_async(1);
     assert!(wakes.poll(&mut add).is_pending());

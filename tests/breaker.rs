@@ -9,11 +9,11 @@ mod rig;
 use std::time::Duration;
 
 use common::{LONG, Rng, until};
-use rig::{MS, Rig, SECOND, failed, ms};
-use sluicegate::testing::{Fault, Faults, Recorder};
+use rig::{MS, Rig, SECOND, always, failed, ms, sinks};
+use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
-    AddReason, Applied, Batcher, Breaker, BreakerState, Builder, Class, Flusher, Retry, TestClock,
-    Throttle, WhileOpen, WriteError,
+    AddReason, Applied, Batcher, Breaker, BreakerState, Builder, Class, Retry, TestClock, Throttle,
+    WhileOpen,
 };
 
 const T: Fault = Fault::Transient;
@@ -25,7 +25,7 @@ fn builder(breaker: Breaker) -> Builder<u64> {
 }
 
 fn down() -> Faults<u64> {
-    Faults::seeded(0).one_in(1, Fault::Disconnected)
+    always(Fault::Disconnected)
 }
 
 fn state(rig: &Rig) -> BreakerState {
@@ -232,8 +232,7 @@ fn each_kind_of_trouble_with_the_sink_opens_it() {
         Fault::ConnectionLost,
         Fault::Panic,
     ] {
-        let faults = Faults::seeded(0).one_in(1, fault.clone());
-        let mut rig = Rig::new(builder(Breaker::default()), &faults);
+        let mut rig = Rig::new(builder(Breaker::default()), &always(fault.clone()));
         rig.add(0..10);
         assert_eq!(state(&rig), BreakerState::Open, "{fault:?}");
     }
@@ -241,9 +240,9 @@ fn each_kind_of_trouble_with_the_sink_opens_it() {
 
 #[test]
 fn a_sink_that_panics_opens_it_however_often_it_is_opened_anew() {
-    let (faults, store) = (Faults::script(vec![Fault::Panic; 5]), Recorder::new());
-    let (log, inside) = (faults.log(), store.clone());
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
+    let faults = Faults::script(vec![Fault::Panic; 5]);
+    let log = faults.log();
+    let (open, store) = sinks(faults);
     let breaker = Breaker::default().min_writes(5).open_for(LONG).open_max(LONG);
     let batcher = builder(breaker).spawn(open).unwrap();
     (0..20).for_each(|item| batcher.producer().add(item).unwrap());

@@ -13,22 +13,13 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Census, Gate, LONG, Log, Rng, Tracked, assert_balances, no_second_try, null_sinks, sink_of,
-    until,
+    Census, Gate, LONG, Log, Rng, Tracked, assert_balances, full, no_second_try, null_sinks,
+    refusing_sinks, sink_of, until,
 };
 use sluicegate::{
     AddError, AddReason, Batch, Batcher, LeftBehind, Shutdown, Sink, Stuck, WriteContext,
     WriteError, sink,
 };
-
-fn gated(gate: &Gate, log: &Log<u64>) -> impl sluicegate::SinkFactory<u64> + use<> {
-    let (gate, log) = (gate.clone(), log.clone());
-    sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-        log.record(batch, cx);
-        gate.pass();
-        Ok(())
-    })
-}
 
 #[test]
 fn an_add_after_close_gives_the_item_back() {
@@ -55,12 +46,7 @@ fn an_add_after_close_gives_the_item_back() {
 
 #[test]
 fn producers_that_wait_for_room_get_their_items_back() {
-    let (gate, log) = (Gate::new(), Log::new());
-    let batcher =
-        Batcher::builder().max_batch_size(1).queue_depth(2).spawn(gated(&gate, &log)).unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
-    (1..3).for_each(|item| batcher.producer().add(item).unwrap());
+    let (batcher, gate, log) = full(2);
     thread::scope(|scope| {
         let one = scope.spawn(|| batcher.producer().add(10));
         let timed = scope.spawn(|| batcher.producer().add_timeout(11, Duration::MAX));
@@ -162,7 +148,7 @@ fn a_hung_on_failed_and_a_hung_close_are_left_behind_with_their_fates_settled() 
     let batcher = no_second_try(Batcher::builder())
         .on_failed(move |_| door.pass())
         .max_batch_size(2)
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     (0..5).for_each(|item| batcher.producer().add(item).unwrap());
     gate.wait_for(1);
@@ -224,7 +210,7 @@ fn a_hung_weight_function_keeps_only_what_it_weighs() {
 #[test]
 fn a_deadline_of_for_ever_waits_for_the_last_item() {
     let (gate, log) = (Gate::new(), Log::new());
-    let batcher = Batcher::builder().max_batch_size(1).spawn(gated(&gate, &log)).unwrap();
+    let batcher = Batcher::builder().max_batch_size(1).spawn(log.gated(&gate)).unwrap();
     (0..5).for_each(|item| batcher.producer().add(item).unwrap());
     thread::scope(|scope| {
         let shutdown = scope.spawn(move || batcher.shutdown(Duration::MAX));
@@ -328,7 +314,7 @@ fn shutdown_from_weight_and_from_on_failed_do_not_deadlock() {
                 send.send(own.shutdown(LONG)).unwrap();
             }
         })
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     let producer = batcher.producer();
     *from_failed.lock().unwrap() = Some(batcher);

@@ -8,7 +8,7 @@ mod common;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
-use common::{Gate, LONG, assert_balances, no_second_try, sink_of};
+use common::{Gate, LONG, assert_balances, no_second_try, refusing_sinks};
 use sluicegate::{
     AckReason, Applied, Batch, Batcher, Builder, Class, Dead, Mode, Retry, Sink, SinkLimits, Stuck,
     TestClock, WriteContext, WriteError, sink,
@@ -167,7 +167,7 @@ fn its_limit_is_kept_and_the_last_flusher_closes_it() {
     let batcher = of_four(no_second_try(Batcher::builder()))
         .flushers(2)
         .dead_letters(keeper)
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     batcher.producer().add_many(&mut (0..4).collect()).unwrap();
     let report = batcher.shutdown(LONG);
@@ -186,7 +186,7 @@ fn one_that_hangs_does_not_hold_shutdown_up() {
     });
     let batcher = of_four(no_second_try(Batcher::builder()))
         .dead_letters(dead)
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     batcher.producer().add_many(&mut (0..4).collect()).unwrap();
     gate.wait_for(1);

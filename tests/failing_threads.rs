@@ -4,19 +4,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod rig;
 
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::{LONG, Rng, assert_balances};
-use sluicegate::testing::{Fault, Faults, Recorder};
+use rig::{MS, sinks};
+use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
-    Adaptive, Batcher, Breaker, Builder, Class, FailedItem, Flusher, OnFailure, Retry, Throttle,
-    WriteError,
+    Adaptive, Batcher, Breaker, Builder, Class, FailedItem, OnFailure, Retry, Throttle,
 };
 
-const MS: Duration = Duration::from_millis(1);
 const PRODUCERS: u64 = 3;
 const ITEMS: u64 = 300;
 
@@ -56,12 +56,12 @@ fn each_item_meets_one_fate_and_every_flush_returns() {
     let mut rng = Rng::seeded();
     for _ in 0..10 {
         let flushers = rng.pick(&[1, 1, 3]);
-        let (faults, store) = (faults(&mut rng), Recorder::new());
+        let (open, store) = sinks(faults(&mut rng));
         let failed = Arc::new(Mutex::new(Vec::new()));
-        let (inside, told) = (store.clone(), Arc::clone(&failed));
+        let told = Arc::clone(&failed);
         let batcher = builder(&mut rng, flushers)
             .on_failed(move |item: FailedItem<u64>| told.lock().unwrap().push(item.item))
-            .spawn(move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone())))
+            .spawn(open)
             .unwrap();
         thread::scope(|scope| {
             for producer in 0..PRODUCERS {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Going, LONG, Log, Rng, assert_balances, sink_of};
+use common::{Gate, Going, LONG, Log, Rng, assert_balances, refusing_sinks, sink_of};
 use sluicegate::{Batch, Batcher, FlushError, WriteContext, WriteError};
 
 #[test]
@@ -108,15 +108,7 @@ fn several_threads_flush_at_once_and_each_sees_its_own_items_through() {
 #[test]
 fn a_blocked_sink_times_it_out_with_a_tally_that_balances_and_the_items_go_on() {
     let (gate, log) = (Gate::new(), Log::new());
-    let (door, record) = (gate.clone(), log.clone());
-    let batcher = Batcher::builder()
-        .max_batch_size(4)
-        .spawn(sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-            door.pass();
-            record.record(batch, cx);
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_size(4).spawn(log.gated(&gate)).unwrap();
     (0..10).for_each(|item| batcher.producer().add(item).unwrap());
     gate.wait_for(1);
     for timeout in [Duration::ZERO, Duration::from_millis(1)] {
@@ -134,15 +126,7 @@ fn a_blocked_sink_times_it_out_with_a_tally_that_balances_and_the_items_go_on() 
 #[test]
 fn a_full_queue_and_a_blocked_sink_do_not_hold_up_the_call() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(2)
-        .queue_depth(4)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_size(2).queue_depth(4).spawn(gate.sinks()).unwrap();
     (0..2).for_each(|item| batcher.producer().add(item).unwrap());
     gate.wait_for(1);
     while batcher.producer().try_add(9).is_ok() {}
@@ -241,14 +225,7 @@ fn one_engine_flushes_another_from_its_sink() {
 #[test]
 fn after_close_it_still_waits_for_what_was_added() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_delay(None)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_delay(None).spawn(gate.sinks()).unwrap();
     (0..3).for_each(|item| batcher.producer().add(item).unwrap());
     batcher.close();
     gate.wait_for(1);
@@ -270,7 +247,7 @@ fn failed_items_have_met_their_fate_and_on_failed_is_waited_for() {
             thread::yield_now();
             tell.fetch_add(1, Ordering::Relaxed);
         })
-        .spawn(sink_of(|_: &Batch<u64>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no"))))
+        .spawn(refusing_sinks())
         .unwrap();
     for round in 1..=50 {
         (0..7).for_each(|item| batcher.producer().add(item).unwrap());

@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Going, LONG, Log, poll_once, sink_of, until};
+use common::{Gate, Going, LONG, Log, POLICIES, poll_once, sink_of, until};
 use sluicegate::{
     Ack, AckReason, AddError, AddReason, Batch, Batcher, FlushError, Stuck, Tracked, WhenFull,
     WriteContext,
@@ -112,9 +112,7 @@ impl Parent {
         let builder = Batcher::builder().with_acks().max_batch_size(4).queue_depth(16);
         let busy = builder.flushers(2).spawn(written.factory()).unwrap();
         let stuck = stuck_by(&gate, WhenFull::Block, false);
-        let policies =
-            [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest];
-        let full = policies.into_iter().flat_map(|policy| {
+        let full = POLICIES.into_iter().flat_map(|policy| {
             let gate = &gate;
             [false, true].map(|bytes| stuck_by(gate, policy, bytes))
         });
@@ -234,14 +232,8 @@ fn stuck_by(gate: &Gate, policy: WhenFull, bytes: bool) -> Batcher<u64, Tracked>
 
 /// Acks, and their engine, whose sink hangs.
 fn acks(gate: &Gate) -> (Batcher<u64, Tracked>, Vec<Ack<u64>>) {
-    let batcher = Batcher::builder().with_acks().max_batch_size(1).spawn(sink_of({
-        let door = gate.clone();
-        move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }
-    }));
-    let batcher = batcher.unwrap();
+    let builder = Batcher::builder().with_acks().max_batch_size(1);
+    let batcher = builder.spawn(gate.sinks()).unwrap();
     let acks = (0..4).map(|item| batcher.producer().add_with_ack(item).unwrap()).collect();
     (batcher, acks)
 }

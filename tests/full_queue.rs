@@ -9,28 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Gate, LONG, Log, null_sinks, sink_of, until};
+use common::{Gate, LONG, Log, full, holding, null_sinks, sink_of, until};
 use sluicegate::{AddError, AddReason, Batch, Batcher, Producer, TestClock, WriteContext, sink};
-
-/// An engine whose sink holds the first item, and whose queue of `depth` is full: 0 is written, 1..
-/// are queued.
-fn full(depth: usize) -> (Batcher<u64>, Gate, Log<u64>) {
-    let (gate, log) = (Gate::new(), Log::new());
-    let (door, record) = (gate.clone(), log.clone());
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(depth)
-        .spawn(sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-            record.record(batch, cx);
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
-    (1..=depth as u64).for_each(|item| batcher.producer().try_add(item).unwrap());
-    (batcher, gate, log)
-}
 
 #[test]
 fn try_add_says_full_and_gives_the_item_back() {
@@ -278,20 +258,10 @@ fn errors_show_no_item() {
 #[test]
 fn with_a_budget_waiting_for_a_slot_is_sleep_too() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .weight(|_: &u64| 1)
-        .max_queue_bytes(1 << 20) // slots are scarce, not bytes
-        .max_batch_size(1)
-        .queue_depth(2)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let builder = Batcher::builder().weight(|_: &u64| 1).queue_depth(2);
+    let builder = builder.max_queue_bytes(1 << 20); // slots are scarce, not bytes
+    let batcher = holding(builder, &gate, 0);
     let producer = batcher.producer();
-    producer.add(0).unwrap();
-    gate.wait_for(1);
     (1..=2).for_each(|item| producer.try_add(item).unwrap());
     // Each attempt charges nothing, so none wakes whoever tries.
     assert_eq!(producer.add_timeout(9, Duration::from_millis(1)), Err(AddError::Timeout(9)));

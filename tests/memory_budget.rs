@@ -5,17 +5,16 @@
 
 mod common;
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use common::{
-    Gate, Going, LONG, Log, Rng, assert_balances, no_second_try, null_sinks, sink_of, until,
+    Gate, Going, LONG, Log, POLICIES, Rng, assert_balances, holding, no_second_try, null_sinks,
+    poll_once, random_sinks, until,
 };
 use sluicegate::{
     AddError, AddManyError, AddReason, Batch, Batcher, Builder, ConfigError, DropReason,
@@ -52,7 +51,7 @@ fn what_cannot_work_is_refused_by_name() {
 
 #[test]
 fn an_item_larger_than_all_of_it_is_refused_with_its_size_under_every_policy() {
-    for policy in [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest] {
+    for policy in POLICIES {
         let batcher = budget(10).when_full(policy).spawn(null_sinks()).unwrap();
         let producer = batcher.producer();
         producer.add(10).unwrap();
@@ -62,9 +61,7 @@ fn an_item_larger_than_all_of_it_is_refused_with_its_size_under_every_policy() {
         assert_eq!(producer.try_add(11), Err(error));
         assert_eq!(producer.add_timeout(11, LONG), Err(error), "it would wait for ever");
         assert_eq!(producer.add_with_ack(11).unwrap_err(), error);
-        let mut adding = pin!(producer.add_async(11));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(adding.as_mut().poll(&mut cx), Poll::Ready(Err(error)));
+        assert_eq!(poll_once(&mut producer.add_async(11)), Poll::Ready(Err(error)));
         batcher.flush(LONG).unwrap();
         // In a run: what is before it is in, and it is the first that is not.
         let mut items = vec![3, 4, 11, 1];
@@ -82,13 +79,7 @@ fn an_item_larger_than_all_of_it_is_refused_with_its_size_under_every_policy() {
 #[test]
 fn bytes_count_from_the_add_until_the_fate() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = budget(10)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = budget(10).spawn(gate.sinks()).unwrap();
     let producer = batcher.producer();
     producer.try_add(4).unwrap();
     producer.try_add(6).unwrap();
@@ -135,10 +126,9 @@ fn a_pump_presses_too() {
     producer.add(8).unwrap();
     assert_eq!(pump.run(), 0, "nothing is due");
     let mut adding = producer.add_async(3);
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(Pin::new(&mut adding).poll(&mut cx).is_pending());
+    assert!(poll_once(&mut adding).is_pending());
     assert_eq!(pump.run(), 1);
-    assert_eq!(Pin::new(&mut adding).poll(&mut cx), Poll::Ready(Ok(())));
+    assert_eq!(poll_once(&mut adding), Poll::Ready(Ok(())));
     assert_eq!(pump.stats().queue_bytes, 3);
     assert_eq!(pump.run(), 0);
     assert_eq!(pump.shutdown().stats.queue_bytes, 0);
@@ -147,15 +137,7 @@ fn a_pump_presses_too() {
 #[test]
 fn an_add_that_does_not_happen_leaks_nothing() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = budget(10)
-        .queue_depth(2)
-        .max_batch_size(2)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = budget(10).queue_depth(2).max_batch_size(2).spawn(gate.sinks()).unwrap();
     let producer = batcher.producer();
     producer.add_many(&mut vec![2, 2]).unwrap();
     gate.wait_for(1);
@@ -165,9 +147,8 @@ fn an_add_that_does_not_happen_leaks_nothing() {
         let short = Duration::from_micros(50);
         assert_eq!(producer.add_timeout(item, short), Err(AddError::Timeout(item)));
         assert_eq!(producer.try_add_many(&mut vec![item, item]), Ok(0));
-        let mut adding = Box::pin(producer.add_async(item));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(adding.as_mut().poll(&mut cx).is_pending());
+        let mut adding = producer.add_async(item);
+        assert!(poll_once(&mut adding).is_pending());
         assert_eq!(batcher.stats().waiting_producers, 1);
         drop(adding); // cancelled
         drop(producer.add_with_ack_async(item)); // and never polled
@@ -235,18 +216,8 @@ fn policies_that_let_go_know_bytes_too() {
 #[test]
 fn under_drop_oldest_bytes_that_a_sink_holds_cannot_be_had() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = budget(10)
-        .when_full(WhenFull::DropOldest)
-        .max_batch_size(1)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = holding(budget(10).when_full(WhenFull::DropOldest), &gate, 8);
     let producer = batcher.producer();
-    producer.add(8).unwrap();
-    gate.wait_for(1);
     producer.add(2).unwrap();
     assert_eq!(producer.add(3), Err(AddError::Full(3)));
     let stats = batcher.stats();
@@ -303,15 +274,11 @@ fn every_fate_gives_the_bytes_back() {
 #[test]
 fn what_shutdown_hands_back_or_leaves_behind_holds_nothing() {
     let gate = Gate::new();
-    let door = gate.clone();
     let batcher = budget(100)
         .max_batch_size(2)
         .max_batch_bytes(5)
         .queue_depth(16)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
+        .spawn(gate.sinks())
         .unwrap();
     batcher.producer().add_many(&mut (1..=9).collect()).unwrap();
     gate.wait_for(1);
@@ -367,19 +334,11 @@ fn with_many_threads_it_is_never_exceeded_and_all_get_through() {
     const MAX: u64 = 50;
     let mut rng = Rng::seeded();
     for flushers in [1, 2] {
-        let seed = Mutex::new(rng.fork());
-        let batcher = budget(MAX)
-            .flushers(flushers)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-                        rng.pause();
-                        if rng.one_in(5) { Err(WriteError::permanent("no")) } else { Ok(()) }
-                    },
-                ))
-            })
-            .unwrap();
+        let sinks = random_sinks(rng.fork(), |_, _, rng| {
+            rng.pause();
+            if rng.one_in(5) { Err(WriteError::permanent("no")) } else { Ok(()) }
+        });
+        let batcher = budget(MAX).flushers(flushers).spawn(sinks).unwrap();
         let going = AtomicBool::new(true);
         let added: u64 = thread::scope(|scope| {
             let _stop = Going::new(&going);

@@ -12,7 +12,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Gate, LONG, assert_balances, poll_once, sink_of, until};
+use common::{Gate, LONG, assert_balances, full_by, poll_once, sink_of, until};
 use sluicegate::{
     Ack, AddReason, Batch, Batcher, DroppedItem, FailedItem, Producer, Shutdown, Tracked, WhenFull,
     WriteContext, WriteError,
@@ -380,20 +380,7 @@ fn every_call_returns_from_every_place() {
 /// An engine whose sink holds the first item, and whose queue is full: 0 is written, 1 and 2 are
 /// queued.
 fn full() -> (Batcher<u64, Tracked>, Gate) {
-    let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .with_acks()
-        .max_batch_size(1)
-        .queue_depth(DEPTH)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
-    (1..=2).for_each(|item| batcher.producer().try_add(item).unwrap());
+    let (batcher, gate, _) = full_by(Batcher::builder().with_acks(), DEPTH);
     (batcher, gate)
 }
 

@@ -9,11 +9,11 @@ mod rig;
 use std::time::Duration;
 
 use common::{LONG, Rng, until};
-use rig::{MS, Rig, SECOND, failed, ms};
-use sluicegate::testing::{Fault, Faults, Recorder};
+use rig::{MS, Rig, SECOND, failed, ms, sinks};
+use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
-    AckReason, AddReason, Applied, Batcher, Builder, Class, ConfigError, Flusher, OnFailure, Retry,
-    SpawnError, WriteError,
+    AckReason, AddReason, Applied, Batcher, Builder, Class, ConfigError, OnFailure, Retry,
+    SpawnError,
 };
 
 fn builder(batch: usize, policy: OnFailure) -> Builder<u64> {
@@ -79,9 +79,8 @@ fn halt_writes_exactly_what_is_before_the_failed_item() {
 #[test]
 fn halt_ends_an_engine_with_threads() {
     let faults = Faults::script([Fault::Ok, Fault::Transient]).poison(|item| *item == 500);
-    let (store, log) = (Recorder::new(), faults.log());
-    let inside = store.clone();
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
+    let log = faults.log();
+    let (open, store) = sinks(faults);
     let builder = builder(64, OnFailure::Halt).queue_depth(1_024).with_acks();
     let batcher = builder.spawn(open).unwrap();
     let producer = batcher.producer();

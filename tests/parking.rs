@@ -5,40 +5,33 @@
 
 mod common;
 
-use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use common::{LONG, Rng};
-use sluicegate::{Batch, Batcher, WriteContext, WriteError, sink};
+use common::{LONG, Rng, null_sinks, random_sinks};
+use sluicegate::Batcher;
 
 #[test]
 fn a_sink_that_parks_and_unparks_its_thread_takes_no_wake_up_and_leaves_none() {
     let mut rng = Rng::seeded();
     for flushers in [1, 2] {
-        let seed = Mutex::new(rng.fork());
         let batcher = Batcher::builder()
             .max_batch_size(4)
             .queue_depth(8)
             .max_batch_delay(None)
             .flushers(flushers)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-                        match rng.below(3) {
-                            0 => thread::current().unpark(), // a token is left behind
-                            1 => thread::park_timeout(Duration::from_micros(rng.below(50))),
-                            _ => {
-                                let own = thread::current();
-                                thread::spawn(move || own.unpark());
-                                thread::park_timeout(Duration::from_micros(200));
-                            }
-                        }
-                        Ok(())
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng.fork(), |_, _, rng| {
+                match rng.below(3) {
+                    0 => thread::current().unpark(), // a token is left behind
+                    1 => thread::park_timeout(Duration::from_micros(rng.below(50))),
+                    _ => {
+                        let own = thread::current();
+                        thread::spawn(move || own.unpark());
+                        thread::park_timeout(Duration::from_micros(200));
+                    }
+                }
+                Ok(())
+            }))
             .unwrap();
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -64,11 +57,7 @@ fn a_sink_that_parks_and_unparks_its_thread_takes_no_wake_up_and_leaves_none() {
 /// A producer's thread is the caller's, too.
 #[test]
 fn a_producer_with_a_park_token_of_its_own_waits_properly_and_keeps_it() {
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(2)
-        .spawn(|_| Ok::<_, WriteError>(sink::NullSink))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_size(1).queue_depth(2).spawn(null_sinks()).unwrap();
     thread::current().unpark();
     for item in 0..2_000 {
         batcher.producer().add(item).unwrap();

@@ -9,7 +9,7 @@ mod rig;
 use std::time::Duration;
 
 use common::Rng;
-use rig::{MS, Rig, SECOND, advancing, ms};
+use rig::{MS, Rig, SECOND, advancing, always, ms};
 use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
     Batcher, Breaker, Builder, Class, DurationSummary, Phases, Retry, TestClock, Throttle,
@@ -95,7 +95,7 @@ fn a_sink_that_asks_to_be_left_alone_is_a_throttle_to_the_others() {
 #[test]
 fn writing_is_all_writes_and_backing_off_all_waits_between_them() {
     let clock = TestClock::new();
-    let faults = Faults::seeded(0).one_in(1, Fault::Delay(40 * MS)).on_delay(advancing(&clock));
+    let faults = always(Fault::Delay(40 * MS)).on_delay(advancing(&clock));
     let mut rig =
         Rig::at(clock, builder().retry(Retry::default()), &faults.one_in(2, Fault::Transient));
     rig.add(0..1);
@@ -134,7 +134,7 @@ fn what_a_retry_waits_for_besides_is_named() {
 #[test]
 fn items_that_failed_for_too_long_say_what_they_waited_for() {
     let clock = TestClock::new();
-    let faults = Faults::seeded(0).one_in(1, Fault::Throttled(600 * MS));
+    let faults = always(Fault::Throttled(600 * MS));
     let retry = Retry::default().give_up_after(SECOND);
     let mut rig = Rig::at(clock, builder().retry(retry), &faults);
     rig.add(0..1);

@@ -10,25 +10,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use common::{LONG, Rng};
-use rig::{MS, Rig, SECOND, failed, ms};
+use rig::{MS, Rig, SECOND, always, failed, ms, retrying, some_of};
 use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
-    Applied, Batch, BatchId, Batcher, Breaker, Builder, Class, Retry, Sink, SpawnError, TestClock,
+    Applied, Batch, BatchId, Batcher, Breaker, Class, Retry, Sink, SpawnError, TestClock,
     WriteContext, WriteError,
 };
-
-/// Batches of so many items, no breaker, and a budget that never runs out.
-fn builder(batch: usize, retry: Retry) -> Builder<u64> {
-    Batcher::builder().max_batch_size(batch).breaker(None).seed(1).retry(retry.budget_floor(1e6))
-}
-
-fn always(fault: Fault) -> Faults<u64> {
-    Faults::seeded(0).one_in(1, fault)
-}
-
-fn some_of(at: &[usize], class: Class) -> Fault {
-    Fault::Items { at: at.to_vec(), class, applied: Applied::Nothing }
-}
 
 #[test]
 fn by_default_the_same_items_are_tried_again_under_the_same_name() {
@@ -52,7 +39,7 @@ fn by_default_the_same_items_are_tried_again_under_the_same_name() {
 /// The waits of one item that always fails.
 fn waits(seed: u64, tries: u32) -> Vec<Duration> {
     let retry = Retry::default().max_delay(SECOND).max_attempts(tries);
-    let mut rig = Rig::new(builder(1, retry).seed(seed), &always(Fault::Transient));
+    let mut rig = Rig::new(retrying(1, retry).seed(seed), &always(Fault::Transient));
     rig.add(0..1);
     rig.pump.advance(60 * SECOND);
     let times = rig.times();
@@ -89,7 +76,7 @@ fn the_same_seed_gives_the_same_waits() {
 fn the_first_write_counts_as_an_attempt() {
     for max in 1..=4 {
         let retry = Retry::default().max_attempts(max);
-        let mut rig = Rig::new(builder(2, retry), &always(Fault::Transient));
+        let mut rig = Rig::new(retrying(2, retry), &always(Fault::Transient));
         rig.add(0..2);
         rig.pump.advance(60 * SECOND);
         assert_eq!(rig.calls(), max as usize);
@@ -106,7 +93,7 @@ fn after_give_up_after_an_item_fails_and_is_not_written() {
     let mut rng = Rng::seeded();
     for breaker in [false, true] {
         let retry = Retry::default().max_delay(SECOND).max_attempts(None).give_up_after(5 * SECOND);
-        let builder = builder(1, retry).seed(rng.next());
+        let builder = retrying(1, retry).seed(rng.next());
         let builder = if breaker { builder.breaker(Breaker::default()) } else { builder };
         let mut rig = Rig::new(builder, &always(Fault::Disconnected));
         let mut since = HashMap::new();
@@ -131,7 +118,7 @@ fn after_give_up_after_an_item_fails_and_is_not_written() {
 fn who_waits_longer_than_it_may_has_failed_to_the_moment() {
     let retry = Retry::default().give_up_after(2 * SECOND);
     let faults = Faults::script([Fault::Transient, Fault::Throttled(10 * SECOND)]);
-    let mut rig = Rig::new(builder(1, retry), &faults);
+    let mut rig = Rig::new(retrying(1, retry), &faults);
     rig.add(0..2); // the first waits for its retry, and then for the sink
     assert_eq!(rig.stats().tally.flushed_fail, 1, "the second would come back too late");
     rig.pump.advance(2 * SECOND - MS);
@@ -175,7 +162,7 @@ fn retries_keep_to_their_budget_and_use_it() {
 #[test]
 fn what_has_no_room_to_wait_fails_at_once_with_its_error() {
     let retry = Retry::default().initial_delay(LONG).max_delay(LONG).max_items(4);
-    let mut rig = Rig::new(builder(2, retry), &always(Fault::Disconnected));
+    let mut rig = Rig::new(retrying(2, retry), &always(Fault::Disconnected));
     rig.add(0..4);
     assert_eq!((rig.stats().retry_items, rig.stats().tally.flushed_fail), (4, 0));
     rig.add(4..6);
@@ -192,7 +179,7 @@ fn what_has_no_room_to_wait_fails_at_once_with_its_error() {
 #[test]
 fn bytes_that_wait_are_bounded_too() {
     let retry = Retry::default().initial_delay(LONG).max_delay(LONG).max_bytes(10);
-    let builder = builder(1, retry).weight(|item| usize::try_from(*item).unwrap());
+    let builder = retrying(1, retry).weight(|item| usize::try_from(*item).unwrap());
     let mut rig = Rig::new(builder, &always(Fault::Transient));
     for (item, waiting, overflows) in [(7, 7, 0), (4, 7, 1), (3, 10, 1), (1, 10, 2)] {
         rig.add(item..item + 1);
@@ -206,7 +193,7 @@ fn bytes_that_wait_are_bounded_too() {
 #[test]
 fn a_sink_that_asks_to_be_left_alone_is_left_alone() {
     let faults = Faults::script([Fault::Throttled(3 * SECOND)]);
-    let mut rig = Rig::new(builder(2, Retry::default().initial_delay(MS)), &faults);
+    let mut rig = Rig::new(retrying(2, Retry::default().initial_delay(MS)), &faults);
     rig.add(0..2);
     rig.add(2..8);
     rig.pump.advance(3 * SECOND - MS);
@@ -229,7 +216,7 @@ fn an_item_asks_for_itself_alone() {
         }
     }
     let clock = TestClock::new();
-    let mut pump = builder(2, Retry::default()).pump(Once(false), clock).unwrap();
+    let mut pump = retrying(2, Retry::default()).pump(Once(false), clock).unwrap();
     pump.producer().add_many(&mut (0..8).collect()).unwrap();
     assert_eq!(pump.run(), 4);
     assert_eq!(pump.advance(3 * SECOND - MS), 0);
@@ -241,7 +228,7 @@ fn what_may_have_taken_effect_is_not_tried_again_unless_asked() {
     for class in [Class::Transient, Class::Disconnected, Class::Throttled] {
         for asked in [false, true] {
             let faults = Faults::script([Fault::Unknown(class)]);
-            let mut rig = Rig::new(builder(2, Retry::default().unknown(asked)), &faults);
+            let mut rig = Rig::new(retrying(2, Retry::default().unknown(asked)), &faults);
             rig.add(0..2);
             rig.pump.advance(60 * SECOND);
             let tally = rig.stats().tally;
@@ -257,7 +244,7 @@ fn what_may_have_taken_effect_once_stays_unknown_whatever_comes_after() {
     for retry in [Retry::default().max_attempts(2), Retry::default().give_up_after(SECOND)] {
         let script = [Fault::Unknown(Class::Transient), Fault::Transient];
         let faults = Faults::script(script).one_in(1, Fault::Transient);
-        let mut rig = Rig::new(builder(1, retry.unknown(true)), &faults);
+        let mut rig = Rig::new(retrying(1, retry.unknown(true)), &faults);
         rig.add(0..1);
         rig.pump.advance(60 * SECOND);
         let tally = rig.stats().tally;
@@ -271,7 +258,7 @@ fn what_may_have_taken_effect_once_stays_unknown_whatever_comes_after() {
 #[test]
 fn for_good_is_for_good() {
     for fault in [Fault::Permanent, Fault::TooLarge] {
-        let mut rig = Rig::new(builder(1, Retry::default()), &always(fault));
+        let mut rig = Rig::new(retrying(1, Retry::default()), &always(fault));
         rig.add(0..1);
         rig.pump.advance(60 * SECOND);
         assert_eq!((rig.calls(), rig.stats().tally.flushed_fail), (1, 1));
@@ -282,7 +269,7 @@ fn for_good_is_for_good() {
 fn only_what_failed_goes_on_and_the_rest_is_acked_at_once() {
     let class = Class::Transient;
     let script = [some_of(&[1, 3, 5], class), some_of(&[2], class)];
-    let builder = builder(6, Retry::default()).with_acks();
+    let builder = retrying(6, Retry::default()).with_acks();
     let mut rig = Rig::new(builder, &Faults::script(script));
     let producer = rig.pump.producer();
     let mut acks: Vec<_> = (0..6).map(|item| producer.add_with_ack(item).unwrap()).collect();
@@ -312,7 +299,7 @@ fn only_what_failed_goes_on_and_the_rest_is_acked_at_once() {
 #[test]
 fn marked_items_have_their_own_fates() {
     let script = [some_of(&[0], Class::Permanent), some_of(&[1], Class::Transient)];
-    let mut rig = Rig::new(builder(3, Retry::default()), &Faults::script(script));
+    let mut rig = Rig::new(retrying(3, Retry::default()), &Faults::script(script));
     rig.add(0..6);
     assert_eq!(rig.store.items(), [1, 2, 3, 5]);
     rig.pump.advance(SECOND);
@@ -330,7 +317,7 @@ fn one_name_is_one_set_of_items_and_no_batch_is_merged_with_another() {
             .one_in(3, each(Class::Transient))
             .poison(|item| item % 50 == 7);
         let retry = Retry::default().max_attempts(None).give_up_after(None);
-        let mut rig = Rig::new(builder(8, retry), &faults);
+        let mut rig = Rig::new(retrying(8, retry), &faults);
         for item in 0..300 {
             rig.add(item..item + 1);
             rig.pump.advance(ms(rng.below(30)));

@@ -9,31 +9,15 @@ mod rig;
 use std::time::Duration;
 
 use common::{LONG, until};
-use rig::{MS, Rig, SECOND};
+use rig::{MS, Rig, SECOND, always, retrying, sinks, some_of};
 use sluicegate::testing::{Fault, Faults, Recorder};
-use sluicegate::{
-    AckReason, Applied, Batcher, Builder, Class, DropReason, FlushError, Flusher, Retry, TestClock,
-    Tracked, WriteError,
-};
-
-/// Batches of so many items, no breaker, and a budget that never runs out.
-fn builder(batch: usize, retry: Retry) -> Builder<u64> {
-    Batcher::builder().max_batch_size(batch).breaker(None).seed(1).retry(retry.budget_floor(1e6))
-}
-
-fn always(fault: Fault) -> Faults<u64> {
-    Faults::seeded(0).one_in(1, fault)
-}
-
-fn some_of(at: &[usize], class: Class) -> Fault {
-    Fault::Items { at: at.to_vec(), class, applied: Applied::Nothing }
-}
+use sluicegate::{AckReason, Batcher, Class, DropReason, FlushError, Retry, TestClock, Tracked};
 
 #[test]
 fn fresh_batches_go_on_while_one_waits() {
     let faults = Faults::script([Fault::Transient]);
     let retry = Retry::default().initial_delay(LONG).max_delay(LONG);
-    let mut rig = Rig::new(builder(2, retry), &faults);
+    let mut rig = Rig::new(retrying(2, retry), &faults);
     rig.add(0..10);
     assert_eq!(rig.store.items(), [2, 3, 4, 5, 6, 7, 8, 9]);
     rig.pump.advance(LONG);
@@ -44,10 +28,8 @@ fn fresh_batches_go_on_while_one_waits() {
 fn waiting(flushers: usize) -> (Batcher<u64, Tracked>, Recorder<u64>) {
     let hour = Duration::from_secs(3600);
     let retry = Retry::default().initial_delay(hour).max_delay(hour).give_up_after(None);
-    let (faults, store) = (Faults::script([Fault::Transient]), Recorder::new());
-    let inside = store.clone();
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
-    let builder = builder(2, retry).flushers(flushers).with_acks();
+    let (open, store) = sinks(Faults::script([Fault::Transient]));
+    let builder = retrying(2, retry).flushers(flushers).with_acks();
     (builder.spawn(open).unwrap(), store)
 }
 
@@ -80,7 +62,7 @@ fn shutdown_hands_back_what_waits_and_tells_who_waits_for_it() {
         }
     }
     let retry = Retry::default().initial_delay(LONG).max_delay(LONG);
-    let mut rig = Rig::new(builder(2, retry), &Faults::script([Fault::Transient]));
+    let mut rig = Rig::new(retrying(2, retry), &Faults::script([Fault::Transient]));
     rig.add(0..4);
     assert_eq!(rig.pump.shutdown().unflushed, [0, 1]);
 }
@@ -94,11 +76,8 @@ fn flush_waits_for_the_retry() {
     assert!(matches!(early, FlushError::Timeout(tally) if tally.in_flight == 2), "{early:?}");
     drop(batcher.shutdown(Duration::ZERO));
 
-    let (faults, store) =
-        (Faults::script([Fault::Transient, Fault::Disconnected]), Recorder::new());
-    let inside = store.clone();
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
-    let batcher = builder(2, Retry::default().initial_delay(10 * MS)).spawn(open).unwrap();
+    let (open, store) = sinks(Faults::script([Fault::Transient, Fault::Disconnected]));
+    let batcher = retrying(2, Retry::default().initial_delay(10 * MS)).spawn(open).unwrap();
     (0..4).for_each(|item| batcher.producer().add(item).unwrap());
     let tally = batcher.flush(LONG).unwrap();
     assert_eq!((tally.flushed_ok, tally.in_flight, store.len()), (4, 0, 4));
@@ -107,10 +86,8 @@ fn flush_waits_for_the_retry() {
 
 #[test]
 fn shutdown_writes_what_is_due_before_its_deadline() {
-    let (faults, store) = (Faults::script([Fault::Transient]), Recorder::new());
-    let inside = store.clone();
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
-    let batcher = builder(2, Retry::default()).spawn(open).unwrap();
+    let (open, store) = sinks(Faults::script([Fault::Transient]));
+    let batcher = retrying(2, Retry::default()).spawn(open).unwrap();
     (0..2).for_each(|item| batcher.producer().add(item).unwrap());
     assert!(batcher.shutdown(LONG).is_clean());
     assert_eq!(store.items(), [0, 1]);
@@ -119,7 +96,7 @@ fn shutdown_writes_what_is_due_before_its_deadline() {
 #[test]
 fn items_that_wait_grow_too_old() {
     let retry = Retry::default().max_attempts(None).max_delay(200 * MS);
-    let builder = builder(1, retry).max_age(SECOND);
+    let builder = retrying(1, retry).max_age(SECOND);
     let mut rig = Rig::new(builder, &always(Fault::Transient));
     rig.add(0..5);
     rig.pump.advance(10 * SECOND);
@@ -137,7 +114,7 @@ fn a_part_of_a_batch_that_grew_too_old_has_another_name() {
     let base = start.now();
     // Item 0 is too old after 10 ms, the others never.
     let added = move |item: &u64| if *item == 0 { base } else { base + LONG };
-    let builder = builder(3, Retry::default()).max_age_since(10 * MS, added);
+    let builder = retrying(3, Retry::default()).max_age_since(10 * MS, added);
     let mut rig = Rig::at(start, builder, &Faults::script(script));
     rig.add(0..3);
     rig.clock.advance(11 * MS);
@@ -151,7 +128,7 @@ fn a_part_of_a_batch_that_grew_too_old_has_another_name() {
 #[test]
 fn bytes_stay_charged_until_the_fate_is_known() {
     let script = [some_of(&[0, 2], Class::Transient), some_of(&[1], Class::Transient)];
-    let builder = builder(4, Retry::default()).weight(|_| 10).max_queue_bytes(40);
+    let builder = retrying(4, Retry::default()).weight(|_| 10).max_queue_bytes(40);
     let mut rig = Rig::new(builder, &Faults::script(script));
     let producer = rig.pump.producer();
     (0..4).for_each(|item| producer.try_add(item).unwrap());
@@ -171,7 +148,7 @@ fn bytes_stay_charged_until_the_fate_is_known() {
 #[test]
 fn a_failed_item_gives_its_bytes_back() {
     let retry = Retry::default().max_attempts(2);
-    let builder = builder(4, retry).weight(|_| 10).max_queue_bytes(40);
+    let builder = retrying(4, retry).weight(|_| 10).max_queue_bytes(40);
     let mut rig = Rig::new(builder, &always(Fault::Transient));
     rig.add(0..4);
     assert_eq!(rig.stats().queue_bytes, 40);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, Going, LONG, Rng, assert_balances, sink_of};
+use common::{Gate, Going, LONG, Rng, assert_balances, random_sinks};
 use sluicegate::{
     Applied, Batch, Batcher, FlushReason, Stats, Tally, TestClock, WriteContext, WriteError, sink,
 };
@@ -40,31 +40,25 @@ fn assert_consistent(stats: &Stats) {
 fn every_snapshot_adds_up_while_everything_goes_on_and_fails() {
     let mut rng = Rng::seeded();
     for flushers in [1, 3] {
-        let seed = std::sync::Mutex::new(rng.fork());
         let batcher = Batcher::builder()
             .max_batch_size(16)
             .queue_depth(64)
             .max_batch_delay(Duration::from_micros(100))
             .weight(|item: &u64| usize::from(!item.is_multiple_of(97)))
             .flushers(flushers)
-            .spawn(move |_| {
-                let mut rng = seed.lock().unwrap().fork();
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-                        rng.pause();
-                        match rng.below(8) {
-                            0 => Err(WriteError::permanent("no")),
-                            1 => Err(WriteError::disconnected("?").applied(Applied::Unknown)),
-                            2 => {
-                                cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
-                                Ok(())
-                            }
-                            3 => resume_unwind(Box::new("as planned")),
-                            _ => Ok(()),
-                        }
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng.fork(), |batch, cx, rng| {
+                rng.pause();
+                match rng.below(8) {
+                    0 => Err(WriteError::permanent("no")),
+                    1 => Err(WriteError::disconnected("?").applied(Applied::Unknown)),
+                    2 => {
+                        cx.fail(rng.index(batch.len()), WriteError::permanent("bad"));
+                        Ok(())
+                    }
+                    3 => resume_unwind(Box::new("as planned")),
+                    _ => Ok(()),
+                }
+            }))
             .unwrap();
         let going = AtomicBool::new(true);
         thread::scope(|scope| {
@@ -174,14 +168,7 @@ fn depth_and_age_are_of_what_is_in_flight_wherever_it_is() {
 #[test]
 fn a_batch_that_a_sink_holds_is_in_flight_and_grows_old() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(3)
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let batcher = Batcher::builder().max_batch_size(3).spawn(gate.sinks()).unwrap();
     batcher.producer().add_many(&mut vec![1, 2, 3]).unwrap();
     gate.wait_for(1);
     let (first, second) = (batcher.stats(), batcher.stats());

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Going, LONG, Rng, Tracked, assert_balances, no_second_try};
+use common::{Census, Going, LONG, Rng, Tracked, assert_balances, no_second_try, random_sinks};
 use sluicegate::{
     AddReason, Applied, Batch, Batcher, FailedItem, FlushWhen, Producer, Shutdown, WriteContext,
-    WriteError, sink,
+    WriteError,
 };
 
 const DEFAULT_SECONDS: u64 = 20;
@@ -128,8 +128,7 @@ impl Run {
     }
 
     fn start(&self, record: &Shared, rng: &mut Rng) -> Batcher<Tracked> {
-        let seed = Mutex::new(rng.fork());
-        let (fails, shared) = (self.fails, Arc::clone(record));
+        let (rng, fails, shared) = (rng.fork(), self.fails, Arc::clone(record));
         let mut builder = no_second_try(Batcher::builder())
             .queue_depth(self.depth)
             .max_batch_size(self.size)
@@ -150,15 +149,10 @@ impl Run {
             });
         }
         builder
-            .spawn(move |_| {
-                let (mut rng, record) = (seed.lock().unwrap().fork(), Arc::clone(&shared));
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |batch: &Batch<Tracked>, cx: &mut WriteContext<'_>| {
-                        rng.pause();
-                        answer(batch, cx, &record, fails, &mut rng)
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng, move |batch, cx, rng| {
+                rng.pause();
+                answer(batch, cx, &shared, fails, rng)
+            }))
             .unwrap()
     }
 

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, LONG, Rng, assert_balances, no_second_try, until};
+use common::{Census, LONG, POLICIES, Rng, assert_balances, no_second_try, random_sinks, until};
 use futures_util::future::join_all;
 use sluicegate::{
     Ack, AckReason, Applied, Batch, Batcher, DropReason, Producer, Shutdown, Tracked, WhenFull,
-    WriteContext, WriteError, sink,
+    WriteContext, WriteError,
 };
 use tokio::runtime::{self, Runtime};
 
@@ -93,11 +93,9 @@ impl Ends {
 
 impl Run {
     fn random(rng: &mut Rng) -> Self {
-        let policies =
-            [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest];
         let depth = rng.pick(&[2, 4, 16, 128]);
         Self {
-            policy: if rng.one_in(2) { WhenFull::Block } else { rng.pick(&policies) },
+            policy: if rng.one_in(2) { WhenFull::Block } else { rng.pick(&POLICIES) },
             flushers: 1 + rng.index(3),
             depth,
             size: 1 + rng.index(depth),
@@ -187,8 +185,7 @@ impl Run {
     }
 
     fn start(&self, record: &Arc<Record>, rng: &mut Rng) -> Batcher<Item, Tracked> {
-        let seed = Mutex::new(rng.fork());
-        let (fails, shared) = (self.fails, Arc::clone(record));
+        let (rng, fails, shared) = (rng.fork(), self.fails, Arc::clone(record));
         let mut builder = no_second_try(Batcher::builder())
             .with_acks()
             .queue_depth(self.depth)
@@ -217,15 +214,10 @@ impl Run {
                 });
         }
         builder
-            .spawn(move |_| {
-                let (mut rng, record) = (seed.lock().unwrap().fork(), Arc::clone(&shared));
-                Ok::<_, WriteError>(sink::from_fn(
-                    move |batch: &Batch<Item>, cx: &mut WriteContext<'_>| {
-                        rng.pause();
-                        answer(batch, cx, &record, fails, &mut rng)
-                    },
-                ))
-            })
+            .spawn(random_sinks(rng, move |batch, cx, rng| {
+                rng.pause();
+                answer(batch, cx, &shared, fails, rng)
+            }))
             .unwrap()
     }
 

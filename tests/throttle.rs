@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{LONG, Rng, sink_of};
-use rig::{Asked, MS, Rig, SECOND, ms};
-use sluicegate::testing::{Fault, Faults, Recorder};
-use sluicegate::{Adaptive, Batch, Batcher, Builder, Flusher, Retry, Throttle, WriteError};
+use rig::{Asked, MS, Rig, SECOND, always, ms, sinks};
+use sluicegate::testing::{Fault, Faults};
+use sluicegate::{Adaptive, Batch, Batcher, Builder, Retry, Throttle};
 
 fn builder(batch: usize, throttle: Throttle) -> Builder<u64> {
     Batcher::builder().max_batch_size(batch).seed(1).breaker(None).throttle(throttle)
@@ -158,9 +158,9 @@ fn a_flush_does_not_break_the_limit() {
 #[test]
 fn shutdown_does_not_break_the_limit() {
     let throttle = Throttle::default().calls_per_second(100.0).burst(Duration::ZERO);
-    let (faults, store) = (Faults::seeded(0), Recorder::new());
-    let (log, inside) = (faults.log(), store.clone());
-    let open = move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone()));
+    let faults = Faults::seeded(0);
+    let log = faults.log();
+    let (open, store) = sinks(faults);
     let batcher = builder(10, throttle).flushers(2).spawn(open).unwrap();
     (0..200).for_each(|item| batcher.producer().add(item).unwrap());
     assert!(batcher.shutdown(LONG).is_clean());
@@ -215,7 +215,7 @@ fn the_adaptive_limit_is_kept_and_shown() {
 
 #[test]
 fn the_adaptive_limit_shrinks_when_the_sink_is_in_trouble() {
-    let faults = Faults::seeded(0).one_in(1, Fault::Throttled(Duration::ZERO));
+    let faults = always(Fault::Throttled(Duration::ZERO));
     let builder = builder(1, Throttle::default()).retry(None).adaptive(Adaptive::default().max(9));
     let builder = builder.adaptive(Adaptive::default().min(1).max(9));
     let mut rig = Rig::new(builder, &faults);

@@ -7,23 +7,20 @@
 mod common;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::panic::resume_unwind;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Gate, Going, LONG, Log, Rng, assert_balances, sink_of, until};
+use common::{
+    Census, Gate, Going, LONG, Log, POLICIES, Rng, assert_balances, block_on, full_by, holding,
+    random_sinks, until,
+};
 use sluicegate::{
     Ack, AckReason, AddError, AddManyError, AddReason, Batch, Batcher, DropReason, DroppedItem,
-    FlushError, Producer, Tracked, WhenFull, WriteContext, WriteError, sink,
+    FlushError, Producer, Tracked, WhenFull,
 };
-
-const POLICIES: [WhenFull; 4] =
-    [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest];
 
 /// The item that meets the full queue.
 const NEW: u64 = 9;
@@ -40,25 +37,12 @@ struct Full {
 }
 
 fn full(policy: WhenFull) -> Full {
-    let (gate, log, told) = (Gate::new(), Log::new(), Told::default());
-    let (door, record, tell) = (gate.clone(), log.clone(), Arc::clone(&told));
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(4)
-        .when_full(policy)
-        .on_dropped(move |dropped: DroppedItem<u64>| {
-            tell.lock().unwrap().push((dropped.item, dropped.reason));
-        })
-        .with_acks()
-        .spawn(sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
-            record.record(batch, cx);
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
-    (1..=4).for_each(|item| batcher.producer().try_add(item).unwrap());
+    let told = Told::default();
+    let tell = Arc::clone(&told);
+    let builder = Batcher::builder().when_full(policy).on_dropped(move |dropped| {
+        tell.lock().unwrap().push((dropped.item, dropped.reason));
+    });
+    let (batcher, gate, log) = full_by(builder.with_acks(), 4);
     Full { batcher, gate, log, told }
 }
 
@@ -177,25 +161,6 @@ const METHODS: [Method; 11] = [
     add_with_ack_timeout,
     add_with_ack_async,
 ];
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        thread::park();
-    }
-}
 
 /// It waits until there is room; nothing is lost.
 #[track_caller]
@@ -508,20 +473,9 @@ fn the_oldest_go_first_and_the_rest_keeps_its_order() {
 #[test]
 fn the_ack_of_an_evicted_item_says_so_and_has_it() {
     let gate = Gate::new();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(2)
-        .when_full(WhenFull::DropOldest)
-        .with_acks()
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
+    let builder = Batcher::builder().queue_depth(2).when_full(WhenFull::DropOldest);
+    let batcher = holding(builder.with_acks(), &gate, 0);
     let producer = batcher.producer();
-    producer.add(0).unwrap();
-    gate.wait_for(1);
     let mut acks: Vec<_> = (1..=3).map(|item| producer.add_with_ack(item).unwrap()).collect();
     let evicted = acks.remove(0).wait().unwrap_err();
     assert_eq!((evicted.reason, evicted.item), (AckReason::Evicted, Some(1)));
@@ -537,37 +491,26 @@ fn from_on_dropped_adding_to_the_full_queue_is_an_error_and_so_is_a_flush() {
         let answers = Arc::new(Mutex::new(Vec::new()));
         let (note, gate) = (Arc::clone(&answers), Gate::new());
         let own = Arc::new(Mutex::new(None::<Arc<Batcher<u64>>>));
-        let (inside, door) = (Arc::clone(&own), gate.clone());
-        let batcher = Batcher::builder()
-            .max_batch_size(1)
-            .queue_depth(2)
-            .when_full(policy)
-            .on_dropped(move |_| {
-                let Some(batcher) = inside.lock().unwrap().take() else { return };
-                let (producer, mut many) = (batcher.producer(), vec![15, 16]);
-                if policy == WhenFull::DropOldest {
-                    producer.add(10).unwrap(); // the place of the one that is let go
-                }
-                let mut answers = note.lock().unwrap();
-                answers.extend([
-                    producer.add(11).unwrap_err().reason(),
-                    producer.try_add(12).unwrap_err().reason(),
-                    producer.add_timeout(13, LONG).unwrap_err().reason(),
-                    block_on(producer.add_async(14)).unwrap_err().reason(),
-                    producer.add_many(&mut many).unwrap_err().reason,
-                    producer.try_add_many(&mut many).unwrap_err().reason,
-                ]);
-                assert_eq!(many, [15, 16]);
-                assert_eq!(batcher.flush(LONG), Err(FlushError::Reentrant));
-            })
-            .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-                door.pass();
-                Ok(())
-            }))
-            .unwrap();
-        let batcher = Arc::new(batcher);
-        batcher.producer().add(0).unwrap();
-        gate.wait_for(1);
+        let inside = Arc::clone(&own);
+        let builder = Batcher::builder().queue_depth(2).when_full(policy).on_dropped(move |_| {
+            let Some(batcher) = inside.lock().unwrap().take() else { return };
+            let (producer, mut many) = (batcher.producer(), vec![15, 16]);
+            if policy == WhenFull::DropOldest {
+                producer.add(10).unwrap(); // the place of the one that is let go
+            }
+            let mut answers = note.lock().unwrap();
+            answers.extend([
+                producer.add(11).unwrap_err().reason(),
+                producer.try_add(12).unwrap_err().reason(),
+                producer.add_timeout(13, LONG).unwrap_err().reason(),
+                block_on(producer.add_async(14)).unwrap_err().reason(),
+                producer.add_many(&mut many).unwrap_err().reason,
+                producer.try_add_many(&mut many).unwrap_err().reason,
+            ]);
+            assert_eq!(many, [15, 16]);
+            assert_eq!(batcher.flush(LONG), Err(FlushError::Reentrant));
+        });
+        let batcher = Arc::new(holding(builder, &gate, 0));
         batcher.producer().add_many(&mut vec![1, 2]).unwrap();
         *own.lock().unwrap() = Some(Arc::clone(&batcher));
         batcher.producer().add(3).unwrap();
@@ -587,19 +530,11 @@ fn from_on_dropped_adding_to_the_full_queue_is_an_error_and_so_is_a_flush() {
 fn a_panic_of_on_dropped_is_caught_and_counted_and_the_item_is_gone() {
     for policy in [WhenFull::DropNewest, WhenFull::DropOldest] {
         let (census, gate) = (Census::default(), Gate::new());
-        let door = gate.clone();
-        let batcher = Batcher::builder()
-            .max_batch_size(1)
+        let builder = Batcher::builder()
             .queue_depth(2)
             .when_full(policy)
-            .on_dropped(|_| resume_unwind(Box::new("as planned")))
-            .spawn(sink_of(move |_: &Batch<common::Tracked>, _: &mut WriteContext<'_>| {
-                door.pass();
-                Ok(())
-            }))
-            .unwrap();
-        batcher.producer().add(census.item(0)).unwrap();
-        gate.wait_for(1);
+            .on_dropped(|_| resume_unwind(Box::new("as planned")));
+        let batcher = holding(builder, &gate, census.item(0));
         (1..6).for_each(|number| batcher.producer().add(census.item(number)).unwrap());
         let stats = batcher.stats();
         assert_eq!((stats.callback_panics, stats.tally.dropped), (3, 3));
@@ -615,18 +550,8 @@ fn a_panic_of_on_dropped_is_caught_and_counted_and_the_item_is_gone() {
 fn behind_a_hung_sink_the_newest_items_are_kept_and_no_more() {
     const ITEMS: u64 = 20_000;
     let (census, gate) = (Census::default(), Gate::new());
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(8)
-        .when_full(WhenFull::DropOldest)
-        .spawn(sink_of(move |_: &Batch<common::Tracked>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(census.item(0)).unwrap();
-    gate.wait_for(1);
+    let builder = Batcher::builder().queue_depth(8).when_full(WhenFull::DropOldest);
+    let batcher = holding(builder, &gate, census.item(0));
     for number in 1..ITEMS {
         batcher.producer().add(census.item(number)).unwrap();
         assert!(census.made() - census.dropped() <= 9);
@@ -650,7 +575,7 @@ fn with_many_threads_each_item_meets_one_fate_and_the_rest_keeps_its_order() {
     let mut rng = Rng::seeded();
     for policy in POLICIES {
         for flushers in [1, 2] {
-            let (census, seed) = (Census::default(), Mutex::new(rng.fork()));
+            let (census, seed) = (Census::default(), rng.fork());
             let (written, told) = (Arc::new(Mutex::new(Vec::new())), Told::default());
             let (record, tell) = (Arc::clone(&written), Arc::clone(&told));
             let weighs = rng.one_in(2);
@@ -666,15 +591,11 @@ fn with_many_threads_each_item_meets_one_fate_and_the_rest_keeps_its_order() {
                 builder = builder.weight(|_| 1).max_batch_bytes(2);
             }
             let batcher = builder
-                .spawn(move |_| {
-                    let (record, mut rng) = (Arc::clone(&record), seed.lock().unwrap().fork());
-                    let write = move |batch: &Batch<common::Tracked>, _: &mut WriteContext<'_>| {
-                        rng.pause();
-                        record.lock().unwrap().extend(batch.iter().map(|item| item.number));
-                        Ok(())
-                    };
-                    Ok::<_, WriteError>(sink::from_fn(write))
-                })
+                .spawn(random_sinks(seed, move |batch: &Batch<common::Tracked>, _, rng| {
+                    rng.pause();
+                    record.lock().unwrap().extend(batch.iter().map(|item| item.number));
+                    Ok(())
+                }))
                 .unwrap();
             let going = AtomicBool::new(true);
             let mut added: Vec<u64> = thread::scope(|scope| {
@@ -744,21 +665,11 @@ fn a_callback_may_hold_a_producer_and_add_where_there_is_room() {
     let spare = Batcher::builder().max_batch_size(1).spawn(spare_log.factory()).unwrap();
     let (gate, other) = (Gate::new(), OnceLock::new());
     other.set(spare.producer()).unwrap();
-    let door = gate.clone();
-    let batcher = Batcher::builder()
-        .max_batch_size(1)
-        .queue_depth(2)
-        .when_full(WhenFull::DropOldest)
-        .on_dropped(move |dropped: DroppedItem<u64>| {
-            other.get().unwrap().add(dropped.item).unwrap();
-        })
-        .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
-            door.pass();
-            Ok(())
-        }))
-        .unwrap();
-    batcher.producer().add(0).unwrap();
-    gate.wait_for(1);
+    let builder = Batcher::builder().queue_depth(2).when_full(WhenFull::DropOldest);
+    let builder = builder.on_dropped(move |dropped: DroppedItem<u64>| {
+        other.get().unwrap().add(dropped.item).unwrap();
+    });
+    let batcher = holding(builder, &gate, 0);
     (1..=5).for_each(|item| batcher.producer().add(item).unwrap());
     gate.open();
     assert_eq!(batcher.shutdown(LONG).tally.dropped, 3);

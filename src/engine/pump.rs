@@ -187,17 +187,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         self.shared.hand_back_waiting();
         let mut unflushed = ledger.take_handed_back();
         node.take_rest(&mut lock(&node.lease), &mut unflushed);
-        let (failed, failed_discarded) = ledger.take_failed();
-        let stats = ledger.stats(node);
-        Shutdown {
-            tally: stats.tally,
-            stats,
-            unflushed,
-            failed,
-            failed_discarded,
-            left_behind: Vec::new(),
-            close_errors: ledger.take_close_errors(),
-        }
+        Shutdown::of(&self.shared, unflushed, Vec::new())
     }
 }
 

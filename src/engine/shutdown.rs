@@ -85,6 +85,26 @@ fn in_parent(enqueued: u64) -> Tally {
 }
 
 impl<T> Shutdown<T> {
+    /// Of an engine that has ended.
+    pub(super) fn of<M: Mode<T>>(
+        shared: &Shared<T, M>,
+        unflushed: Vec<T>,
+        left_behind: Vec<LeftBehind>,
+    ) -> Self {
+        let Shared { node, ledger, .. } = shared;
+        let (failed, failed_discarded) = ledger.take_failed();
+        let stats = ledger.stats(node);
+        Self {
+            tally: stats.tally,
+            stats,
+            unflushed,
+            failed,
+            failed_discarded,
+            left_behind,
+            close_errors: ledger.take_close_errors(),
+        }
+    }
+
     pub(super) fn in_child(flushers: usize, enqueued: u64) -> Self {
         let stats = Stats { tally: in_parent(enqueued), ..Stats::default() };
         let left = |index| LeftBehind { flusher: Flusher { index }, stuck: Stuck::Forked };
@@ -146,17 +166,8 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         self.join(give_up);
         shared.hand_back_waiting();
         let unflushed = self.take_unflushed(give_up);
-        let (failed, failed_discarded) = ledger.take_failed();
-        let stats = ledger.stats(node);
-        Shutdown {
-            tally: stats.tally,
-            stats,
-            unflushed,
-            failed,
-            failed_discarded,
-            left_behind: left.into_iter().filter_map(|(flusher, at)| stuck(flusher, at)).collect(),
-            close_errors: ledger.take_close_errors(),
-        }
+        let left = left.into_iter().filter_map(|(flusher, at)| stuck(flusher, at));
+        Shutdown::of(&shared, unflushed, left.collect())
     }
 
     /// Gives up on all flushers, or on one, and tells who waits for the items that they are writing.

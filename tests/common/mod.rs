@@ -11,11 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use sluicegate::{
-    Batch, Builder, FlushReason, Flusher, Mode, SinkFactory, Tally, WriteContext, WriteError, sink,
+    Batch, Batcher, Builder, FlushReason, Flusher, Mode, SinkFactory, Tally, WhenFull,
+    WriteContext, WriteError, sink,
 };
 
 /// A limit against hanging, never a measurement.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// Every policy for a full queue.
+pub const POLICIES: [WhenFull; 4] =
+    [WhenFull::Block, WhenFull::Reject, WhenFull::DropNewest, WhenFull::DropOldest];
 
 /// A sink factory from a function that every flusher's sink calls.
 pub fn sink_of<T: 'static>(
@@ -32,9 +37,31 @@ pub fn sink_of<T: 'static>(
     }
 }
 
+/// A sink factory from a function that draws: each sink has random numbers of its own.
+pub fn random_sinks<T: 'static>(
+    rng: Rng,
+    write: impl Fn(&Batch<T>, &mut WriteContext<'_>, &mut Rng) -> Result<(), WriteError>
+    + Clone
+    + Send
+    + Sync
+    + 'static,
+) -> impl SinkFactory<T> {
+    let seed = Mutex::new(rng);
+    move |_: Flusher| {
+        let (write, mut rng) = (write.clone(), seed.lock().unwrap().fork());
+        let each = move |batch: &Batch<T>, cx: &mut WriteContext<'_>| write(batch, cx, &mut rng);
+        Ok::<_, WriteError>(sink::from_fn(each))
+    }
+}
+
 /// An engine in which what fails has failed: no retries, no bisection, no breaker.
 pub fn no_second_try<T: Send + 'static, M: Mode<T>>(builder: Builder<T, M>) -> Builder<T, M> {
     builder.retry(None).bisect(false).breaker(None)
+}
+
+/// A sink factory for sinks that refuse everything for good.
+pub fn refusing_sinks<T: 'static>() -> impl SinkFactory<T> {
+    sink_of(|_: &Batch<T>, _: &mut WriteContext<'_>| Err(WriteError::permanent("no")))
 }
 
 /// A sink factory for sinks that take everything.
@@ -102,6 +129,51 @@ impl Gate {
     pub fn arrived(&self) -> u64 {
         self.door().arrived
     }
+
+    /// Sinks that come to the gate with each batch, and take everything.
+    pub fn sinks<T: 'static>(&self) -> impl SinkFactory<T> + use<T> {
+        let gate = self.clone();
+        sink_of(move |_: &Batch<T>, _: &mut WriteContext<'_>| {
+            gate.pass();
+            Ok(())
+        })
+    }
+}
+
+/// An engine of batches of one, whose sink holds this item at the gate.
+#[track_caller]
+pub fn holding<T: Send + 'static, M: Mode<T>>(
+    builder: Builder<T, M>,
+    gate: &Gate,
+    item: T,
+) -> Batcher<T, M> {
+    let batcher = builder.max_batch_size(1).spawn(gate.sinks()).unwrap();
+    let added = batcher.producer().add(item);
+    assert!(added.is_ok());
+    gate.wait_for(1);
+    batcher
+}
+
+/// An engine whose sink holds the first item, and whose queue of `depth` is full: 0 is written, 1..
+/// are queued.
+#[track_caller]
+pub fn full_by<M: Mode<u64>>(
+    builder: Builder<u64, M>,
+    depth: usize,
+) -> (Batcher<u64, M>, Gate, Log<u64>) {
+    let (gate, log) = (Gate::new(), Log::new());
+    let builder = builder.max_batch_size(1).queue_depth(depth);
+    let batcher = builder.spawn(log.gated(&gate)).unwrap();
+    batcher.producer().add(0).unwrap();
+    gate.wait_for(1);
+    (1..=depth as u64).for_each(|item| batcher.producer().try_add(item).unwrap());
+    (batcher, gate, log)
+}
+
+/// As [`full_by`], of an engine with nothing else set.
+#[track_caller]
+pub fn full(depth: usize) -> (Batcher<u64>, Gate, Log<u64>) {
+    full_by(Batcher::builder(), depth)
 }
 
 /// Waits until it is so.
@@ -184,6 +256,16 @@ impl<T: Clone + Send + 'static> Log<T> {
         let log = self.clone();
         sink_of(move |batch: &Batch<T>, cx: &mut WriteContext<'_>| {
             log.record(batch, cx);
+            Ok(())
+        })
+    }
+
+    /// Likewise, and come to the gate with what they have written down.
+    pub fn gated(&self, gate: &Gate) -> impl SinkFactory<T> + use<T> {
+        let (log, gate) = (self.clone(), gate.clone());
+        sink_of(move |batch: &Batch<T>, cx: &mut WriteContext<'_>| {
+            log.record(batch, cx);
+            gate.pass();
             Ok(())
         })
     }
@@ -308,8 +390,7 @@ impl Wakes {
 
     /// One poll, with this waker.
     pub fn poll<F: Future + Unpin>(self: &Arc<Self>, future: &mut F) -> Poll<F::Output> {
-        let waker = Waker::from(Arc::clone(self));
-        Pin::new(future).poll(&mut Context::from_waker(&waker))
+        poll_with(&Waker::from(Arc::clone(self)), future)
     }
 }
 
@@ -319,9 +400,14 @@ impl Wake for Wakes {
     }
 }
 
+/// One poll, with this waker.
+pub fn poll_with<F: Future + Unpin>(waker: &Waker, future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
 /// One poll, and nobody to be woken.
 pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    poll_with(Waker::noop(), future)
 }
 
 /// The smallest runtime: polls, and parks the thread until it is woken.

@@ -1,4 +1,4 @@
-//! A pump before a sink that fails by plan, and what it was asked.
+//! A pump before a sink that fails by plan, and what it was asked; and plans that many tests have.
 
 #![allow(dead_code)] // each file of tests uses its part
 
@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sluicegate::testing::{FaultSink, Faults, Recorder};
+use sluicegate::testing::{Fault, FaultSink, Faults, Recorder};
 use sluicegate::{
-    Batch, BatchId, Builder, Mode, Plain, Pump, Sink, SinkLimits, Stats, TestClock, WriteContext,
-    WriteError,
+    Applied, Batch, BatchId, Batcher, Builder, Class, Flusher, Mode, Plain, Pump, Retry, Sink,
+    SinkFactory, SinkLimits, Stats, TestClock, WriteContext, WriteError,
 };
 
 pub const MS: Duration = Duration::from_millis(1);
@@ -125,6 +125,28 @@ impl<M: Mode<u64>> Rig<M> {
         assert!(stats.tally.balances(), "{:?}", stats.tally);
         stats
     }
+}
+
+/// Batches of so many items, no breaker, and a budget that never runs out.
+pub fn retrying(batch: usize, retry: Retry) -> Builder<u64> {
+    Batcher::builder().max_batch_size(batch).breaker(None).seed(1).retry(retry.budget_floor(1e6))
+}
+
+/// A plan by which each call meets this fault.
+pub fn always(fault: Fault) -> Faults<u64> {
+    Faults::seeded(0).one_in(1, fault)
+}
+
+/// The items in these places fail, and are not in.
+pub fn some_of(at: &[usize], class: Class) -> Fault {
+    Fault::Items { at: at.to_vec(), class, applied: Applied::Nothing }
+}
+
+/// For an engine with threads: sinks that fail by plan, and what is in.
+pub fn sinks(faults: Faults<u64>) -> (impl SinkFactory<u64>, Recorder<u64>) {
+    let store = Recorder::new();
+    let inside = store.clone();
+    (move |_: Flusher| Ok::<_, WriteError>(faults.wrap(inside.clone())), store)
 }
 
 /// Takes the time of a sink's delays.

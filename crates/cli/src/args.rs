@@ -57,14 +57,8 @@ pub(crate) struct RunArgs {
     /// Where items go: sqlite:PATH, file:PATH, stdout or null.
     #[arg(long, value_name = "sqlite:PATH|file:PATH|stdout|null")]
     pub(crate) to: Target,
-    /// The table to write to (sqlite); created where it is missing. Default: items.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) table: Option<String>,
-    /// The columns to write, by name; types: any (default), integer, real, text. Without it each
-    /// item goes whole into the column `item`.
-    #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',')]
-    #[arg(value_parser = ColumnArg::from_str)]
-    pub(crate) columns: Vec<ColumnArg>,
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
     /// Writes every line that was not stored to this file, as NDJSON. Replaces the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) rejects: Option<PathBuf>,
@@ -89,6 +83,19 @@ pub(crate) struct RunArgs {
     /// Forces each batch to the disk before it counts as written (file).
     #[arg(long)]
     pub(crate) fsync: bool,
+}
+
+/// What an item becomes where it is written.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RowArgs {
+    /// The table to write to (sqlite); created where it is missing. Default: items.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+    /// The columns to write, by name; types: any (default), integer, real, text. Without it each
+    /// item goes whole into the column `item`.
+    #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',')]
+    #[arg(value_parser = ColumnArg::from_str)]
+    pub(crate) columns: Vec<ColumnArg>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -278,7 +285,7 @@ impl RunArgs {
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let sqlite = matches!(self.to, Target::Sqlite(_));
         let only = |with: &str| format!("only goes with --to {with}");
-        if !sqlite && self.table.is_some() {
+        if !sqlite && self.rows.table.is_some() {
             return Err(Failure::usage("--table", only("sqlite:PATH")));
         }
         if !sqlite && self.synchronous.is_some() {
@@ -295,11 +302,12 @@ impl RunArgs {
         {
             return Err(Failure::usage("--dead-letters", "is the file given with --to"));
         }
-        if self.format == Format::Lines && self.columns.len() > 1 {
+        let columns = &self.rows.columns;
+        if self.format == Format::Lines && columns.len() > 1 {
             return Err(Failure::usage("--columns", "lines have one value, so at most one column"));
         }
-        for (index, column) in self.columns.iter().enumerate() {
-            if self.columns[..index].iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
+        for (index, column) in columns.iter().enumerate() {
+            if columns[..index].iter().any(|c| c.name.eq_ignore_ascii_case(&column.name)) {
                 let what = format!("column {:?} is named twice", column.name);
                 return Err(Failure::usage("--columns", what));
             }

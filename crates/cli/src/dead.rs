@@ -37,7 +37,7 @@ pub(crate) type DeadSink = Box<dyn Sink<Dead<Item>> + Send>;
 pub(crate) fn open(path: &Path, args: &RunArgs) -> Result<DeadSink, Failure> {
     let refuse = |what: String| Failure::usage("--dead-letters", what);
     let at = |error: BoxError| refuse(format!("cannot write {}: {error}", path.display()));
-    let (format, columns): (_, Columns) = (args.format, args.columns.clone().into());
+    let (format, columns): (_, Columns) = (args.format, args.rows.columns.clone().into());
     let encode = move |item: &Item, out: &mut Vec<u8>| encode(item, format, &columns, out);
     match Kind::of(path) {
         Some(Kind::Sqlite) => {
@@ -86,7 +86,7 @@ mod tests {
         let path = dir.path().join(name);
         let mut args = RunArgs::writing_to(Target::Null).unwrap();
         args.format = format;
-        args.columns =
+        args.rows.columns =
             columns.split(',').filter(|c| !c.is_empty()).map(|c| c.parse().unwrap()).collect();
         let sink = Mutex::new(Some(open(&path, &args).unwrap()));
         let batcher = Batcher::builder()

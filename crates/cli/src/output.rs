@@ -33,7 +33,7 @@ pub(crate) fn factory(args: &RunArgs) -> Factory {
 fn encoder(
     args: &RunArgs,
 ) -> impl Fn(&Item, &mut Vec<u8>) -> Result<(), BoxError> + Clone + 'static {
-    let columns: Columns = args.columns.clone().into();
+    let columns: Columns = args.rows.columns.clone().into();
     move |item: &Item, out: &mut Vec<u8>| encode(item, &columns, out)
 }
 
@@ -63,19 +63,19 @@ pub(crate) fn sqlite_options(path: &Path, args: &RunArgs) -> SqliteOptions {
         Some(SynchronousArg::Normal) => Synchronous::Normal,
         Some(SynchronousArg::Off) => Synchronous::Off,
     });
-    if let Some(table) = &args.table {
+    if let Some(table) = &args.rows.table {
         options = options.table(table);
     }
-    if !args.columns.is_empty() {
+    if !args.rows.columns.is_empty() {
         let column = |c: &ColumnArg| Column::new(&c.name).affinity(c.affinity);
-        options = options.columns(args.columns.iter().map(column));
+        options = options.columns(args.rows.columns.iter().map(column));
     }
     options
 }
 
 fn sqlite(path: PathBuf, args: &RunArgs) -> Factory {
     let options = sqlite_options(&path, args);
-    let table = args.table.clone();
+    let table = args.rows.table.clone();
     Box::new(move |_| {
         let sink =
             options.open(Cells).map_err(|error| at_fault(&error, &path, table.as_deref()))?;

@@ -3,16 +3,11 @@
 use super::account::{Fate, show};
 use super::failing;
 use super::session::{Bench, Manner};
-use super::{CheckFn, Kit, Outcome, Verdict};
+use super::{CheckFn, Item, Kit, Outcome, Verdict};
 use crate::sink::{Class, Sink};
 
 /// Every check with its name, in the order of the report.
-pub(super) fn all<T, D, S>() -> Vec<(&'static str, CheckFn<T, D, S>)>
-where
-    T: Clone + PartialEq + std::fmt::Debug + Send + 'static,
-    D: 'static,
-    S: Sink<T> + 'static,
-{
+pub(super) fn all<T: Item, D, S: Sink<T>>() -> Vec<(&'static str, CheckFn<T, D, S>)> {
     vec![
         ("items arrive once and in order", order),
         ("no marks after success", no_marks),
@@ -32,11 +27,7 @@ pub(super) fn passed() -> Outcome {
     Ok(Verdict::Passed(String::new()))
 }
 
-fn order<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + std::fmt::Debug + Send + 'static,
-    S: Sink<T>,
-{
+fn order<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     if let Some(item) = bench.read()?.first() {
         return Err(format!("a fresh store is not empty: it has {}", show(item)));
@@ -52,11 +43,7 @@ where
     Ok(Verdict::Passed(format!("batches of 1, 2 and {full}")))
 }
 
-fn no_marks<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + std::fmt::Debug + Send + 'static,
-    S: Sink<T>,
-{
+fn no_marks<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let mut session = bench.open()?;
     for size in [1, bench.full(&mut session)] {
@@ -77,11 +64,7 @@ where
     passed()
 }
 
-fn limits<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + std::fmt::Debug + Send + 'static,
-    S: Sink<T>,
-{
+fn limits<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let mut session = bench.open()?;
     let limits = session.limits().unwrap_or_default();
@@ -115,11 +98,7 @@ where
     })
 }
 
-fn twice<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + std::fmt::Debug + Send + 'static,
-    S: Sink<T>,
-{
+fn twice<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let mut session = bench.open()?;
     session.manner(Manner::Twice);

@@ -1,26 +1,20 @@
 //! The checks of a sink that has, or gets, a reason to fail.
 
-use std::fmt::Debug;
-
 use super::account::Fate;
 use super::checks::passed;
 use super::session::{Answer, Bench, Manner, Session};
-use super::{Kit, Outcome, Verdict};
+use super::{Item, Kit, Outcome, Verdict};
 use crate::sink::Sink;
 
 const NO_BAD_ITEM: &str = "the kit has no `bad_item`";
 const NO_TROUBLE: &str = "the kit has neither a `bad_item` nor `stalled_by`";
 
 /// Writes good items with a bad one among them; `None` if the kit has no such item.
-fn write_bad<T, D, S>(
+fn write_bad<T: Item, D, S: Sink<T>>(
     bench: &mut Bench<'_, T, D, S>,
     session: &mut Session<T, S>,
     (before, after): (usize, usize),
-) -> Result<Option<Vec<Answer>>, String>
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+) -> Result<Option<Vec<Answer>>, String> {
     let Some(bad) = &bench.kit.bad_item else { return Ok(None) };
     let mut items = bench.items(before);
     items.push(bad(bench.number()));
@@ -38,14 +32,10 @@ where
 
 /// Writes good items, too late and to a store that does not answer; `None` if the kit has no way to
 /// stop it.
-fn write_stalled<T, D, S>(
+fn write_stalled<T: Item, D, S: Sink<T>>(
     bench: &mut Bench<'_, T, D, S>,
     session: &mut Session<T, S>,
-) -> Result<Option<Vec<Answer>>, String>
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+) -> Result<Option<Vec<Answer>>, String> {
     let Some(stall) = &bench.kit.stall else { return Ok(None) };
     let size = bench.full(session).min(2);
     let items = bench.items(size);
@@ -57,14 +47,8 @@ where
     answers.map(Some)
 }
 
-pub(super) fn bad_item<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
-    let mut bench = Bench::new(kit);
-    let mut session = bench.open()?;
-    bench.write_good(&mut session, 1)?;
+pub(super) fn bad_item<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
+    let (mut bench, mut session) = Bench::at_work(kit)?;
     let Some(answers) = write_bad(&mut bench, &mut session, (2, 2))? else {
         return Ok(Verdict::NotApplicable(NO_BAD_ITEM.to_owned()));
     };
@@ -82,6 +66,11 @@ where
     ))
 }
 
+/// Of a check for which the sink must have had a reason to fail.
+fn troubled(was: bool) -> Outcome {
+    if was { passed() } else { Ok(Verdict::NotApplicable(NO_TROUBLE.to_owned())) }
+}
+
 fn is_unknown(fate: &Fate) -> bool {
     matches!(fate, Fate::Unknown(_))
 }
@@ -90,14 +79,8 @@ fn all_refused(answer: &Answer) -> bool {
     answer.fates.iter().all(|fate| matches!(fate, Fate::Refused(_)))
 }
 
-pub(super) fn nothing_applied<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
-    let mut bench = Bench::new(kit);
-    let mut session = bench.open()?;
-    bench.write_good(&mut session, 1)?;
+pub(super) fn nothing_applied<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
+    let (mut bench, mut session) = Bench::at_work(kit)?;
     let mut refused = 0;
     for (before, after, what) in [(0, 2, "first"), (2, 0, "last"), (0, 0, "alone")] {
         let answers = write_bad(&mut bench, &mut session, (before, after))?.unwrap_or_default();
@@ -114,11 +97,7 @@ where
     })
 }
 
-pub(super) fn works_on<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+pub(super) fn works_on<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let mut session = bench.open()?;
     let after = |what| move |why| format!("after {what} the next batch: {why}");
@@ -133,14 +112,10 @@ where
         bench.write_good(&mut session, next).map_err(after("a store that did not answer"))?;
         bench.check_store("after a store that did not answer and a good batch")?;
     }
-    if bad || stalled { passed() } else { Ok(Verdict::NotApplicable(NO_TROUBLE.to_owned())) }
+    troubled(bad || stalled)
 }
 
-pub(super) fn deadline<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+pub(super) fn deadline<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let mut session = bench.open()?;
     session.manner(Manner::Late);
@@ -156,26 +131,16 @@ where
     Ok(Verdict::Passed(remark.to_owned()))
 }
 
-pub(super) fn close<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
-    let mut bench = Bench::new(kit);
-    let mut session = bench.open()?;
-    bench.write_good(&mut session, 1)?;
+pub(super) fn close<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
+    let (mut bench, mut session) = Bench::at_work(kit)?;
     let bad = write_bad(&mut bench, &mut session, (1, 1))?.is_some();
     let stalled = write_stalled(&mut bench, &mut session)?.is_some();
     session.close()?;
     bench.check_store("after `close`")?;
-    if bad || stalled { passed() } else { Ok(Verdict::NotApplicable(NO_TROUBLE.to_owned())) }
+    troubled(bad || stalled)
 }
 
-pub(super) fn dropped<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+pub(super) fn dropped<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     for round in 1..=2 {
         let mut session = bench.open().map_err(|why| format!("sink {round}: {why}"))?;
@@ -188,11 +153,7 @@ where
     passed()
 }
 
-pub(super) fn panic<T, D, S>(kit: &Kit<T, D, S>) -> Outcome
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+pub(super) fn panic<T: Item, D, S: Sink<T>>(kit: &Kit<T, D, S>) -> Outcome {
     let mut bench = Bench::new(kit);
     let ways = [
         (Manner::PanicBefore, "before a write"),

@@ -80,6 +80,11 @@ type ReadBack<T, D> = Arc<dyn Fn(&D) -> Result<Vec<T>, BoxError> + Send + Sync>;
 type Stall<D> = Arc<dyn Fn(&D) -> Box<dyn Any> + Send + Sync>;
 type WeightOf<T> = Arc<dyn Fn(&T) -> usize + Send + Sync>;
 
+/// What the checks do with items: they keep them, compare them and show them.
+trait Item: Clone + PartialEq + fmt::Debug + Send + 'static {}
+
+impl<T: Clone + PartialEq + fmt::Debug + Send + 'static> Item for T {}
+
 /// What a check answers: passed or not applicable, or else what is wrong.
 type Outcome = Result<Verdict, String>;
 type CheckFn<T, D, S> = fn(&Kit<T, D, S>) -> Outcome;

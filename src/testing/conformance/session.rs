@@ -1,12 +1,11 @@
 //! A sink that is driven: in a pump, behind a probe that sees what it answers.
 
-use std::fmt::Debug;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Kit;
 use super::account::{Fate, compare};
+use super::{Item, Kit};
 use crate::batch::Batch;
 use crate::clock::TestClock;
 use crate::config::ConfigError;
@@ -226,13 +225,17 @@ pub(super) struct Bench<'k, T, D, S> {
     next: u64,
 }
 
-impl<'k, T, D, S> Bench<'k, T, D, S>
-where
-    T: Clone + PartialEq + Debug + Send + 'static,
-    S: Sink<T>,
-{
+impl<'k, T: Item, D, S: Sink<T>> Bench<'k, T, D, S> {
     pub fn new(kit: &'k Kit<T, D, S>) -> Self {
         Self { kit, store: (kit.store)(), written: Vec::new(), next: 0 }
+    }
+
+    /// A store, and a sink that works: it has taken a good item.
+    pub fn at_work(kit: &'k Kit<T, D, S>) -> Result<(Self, Session<T, S>), String> {
+        let mut bench = Self::new(kit);
+        let mut session = bench.open()?;
+        bench.write_good(&mut session, 1)?;
+        Ok((bench, session))
     }
 
     pub fn open(&self) -> Result<Session<T, S>, String> {

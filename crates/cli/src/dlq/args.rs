@@ -1,13 +1,12 @@
 //! What `sluicegate dlq` takes.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use clap::{Args, Subcommand};
 use sluicegate_sqlite::DeadCondition;
 
 use super::filter::parse_condition;
-use crate::args::{ColumnArg, Format, ReportFormat, RunArgs, Target};
+use crate::args::{Format, ReportFormat, RowArgs, RunArgs, Target};
 use crate::run::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -17,6 +16,7 @@ pub(crate) enum DlqCommand {
     /// Shows letters with their items, the oldest first.
     Show(ShowArgs),
     /// Writes the letters' items to where they belong, each once.
+    #[command(mut_arg("columns", |arg| arg.help("The columns to write, as of `sluicegate run`")))]
     Replay(ReplayArgs),
     /// Deletes letters from a SQLite store.
     Purge(PurgeArgs),
@@ -62,13 +62,8 @@ pub(crate) struct ReplayArgs {
     /// written once whatever crashes; letters of an NDJSON file go nowhere else.
     #[arg(long, value_name = "sqlite:PATH|file:PATH|stdout|null")]
     pub(crate) to: Target,
-    /// The table to write to (sqlite); created where it is missing. Default: items.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) table: Option<String>,
-    /// The columns to write, as of `sluicegate run`.
-    #[arg(long, value_name = "NAME[:TYPE],…", value_delimiter = ',')]
-    #[arg(value_parser = ColumnArg::from_str)]
-    pub(crate) columns: Vec<ColumnArg>,
+    #[command(flatten)]
+    pub(crate) rows: RowArgs,
     /// How items are read: as JSON values, or as plain lines.
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     pub(crate) format: Format,
@@ -85,8 +80,7 @@ impl ReplayArgs {
     /// The run that would write the same way.
     pub(crate) fn run_args(&self) -> Result<RunArgs, Failure> {
         let mut args = RunArgs::writing_to(self.to.clone())?;
-        args.table.clone_from(&self.table);
-        args.columns.clone_from(&self.columns);
+        args.rows.clone_from(&self.rows);
         args.format = self.format;
         // What is marked as replayed must be on the disk.
         args.fsync = matches!(self.to, Target::File(_));

@@ -86,7 +86,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<u8, Failure> {
         refuse_bad(&source)?;
     }
     let mut target = Destination::open(args, &run_args, &source)?;
-    let columns: Columns = run_args.columns.clone().into();
+    let columns: Columns = run_args.rows.columns.clone().into();
     let mut pages = Pages::new(&source, &args.which.conditions);
     let mut report = Report::default();
     loop {
@@ -185,7 +185,7 @@ impl<'a> Destination<'a> {
         let options = output::sqlite_options(path, run);
         let name = file.display().to_string();
         let replayer = Replayer::open(&options, name, Cells)
-            .map_err(|error| output::at_fault(&error, path, args.table.as_deref()))?
+            .map_err(|error| output::at_fault(&error, path, args.rows.table.as_deref()))?
             .store_is_target(matches!(source, Source::Sqlite(_)) && same(path));
         Ok(Self::Sqlite(Box::new(replayer)))
     }

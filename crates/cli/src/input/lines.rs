@@ -175,35 +175,40 @@ pub(crate) fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)
 }
 
-/// `--format lines`: each line is an item, whatever is in it, as long as it is UTF-8.
+/// What makes an item of a line, or says why it is none.
+type Parse = fn(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String>;
+
+/// Items from lines, one from each.
 #[derive(Debug)]
-pub(crate) struct Plain<S> {
+pub(crate) struct Lines<S> {
     lines: LineReader<S>,
-    /// At most one.
     columns: Columns,
+    parse: Parse,
 }
 
-impl<S: Fill> Plain<S> {
-    pub(crate) fn new(source: S, max: usize, columns: Columns) -> Self {
-        Self { lines: LineReader::new(source, max), columns }
+impl<S: Fill> Lines<S> {
+    pub(crate) fn new(source: S, max: usize, columns: Columns, parse: Parse) -> Self {
+        Self { lines: LineReader::new(source, max), columns, parse }
     }
 }
 
-impl<S: Fill> Records for Plain<S> {
+impl<S: Fill> Records for Lines<S> {
     fn next(&mut self) -> io::Result<Next> {
         loop {
             let max = self.lines.max;
             return Ok(match self.lines.next()? {
                 NextLine::Line(line) if is_blank(line.bytes) => continue,
-                NextLine::Line(line) => match parse(line.number, line.bytes, &self.columns) {
-                    Ok(item) => Next::Item(item),
-                    Err(reason) => Next::Reject(Reject {
-                        line: line.number,
-                        reason,
-                        text: line.bytes.to_vec(),
-                        cut: false,
-                    }),
-                },
+                NextLine::Line(line) => {
+                    match (self.parse)(line.number, line.bytes, &self.columns) {
+                        Ok(item) => Next::Item(item),
+                        Err(reason) => Next::Reject(Reject {
+                            line: line.number,
+                            reason,
+                            text: line.bytes.to_vec(),
+                            cut: false,
+                        }),
+                    }
+                }
                 NextLine::TooLong { number, bytes, head } => too_long(number, bytes, head, max),
                 NextLine::End(end) => Next::End(end),
             });
@@ -211,6 +216,8 @@ impl<S: Fill> Records for Plain<S> {
     }
 }
 
+/// `--format lines`: each line is an item, whatever is in it, as long as it is UTF-8. There is at
+/// most one column.
 pub(super) fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
     let text = std::str::from_utf8(line).map_err(not_utf8)?;
     let span = Span::new(0, text.len());
@@ -230,10 +237,10 @@ mod tests {
     use crate::input::testing::{Pieces, all};
 
     fn read(text: &[u8], max: usize) -> Vec<String> {
-        let whole = all(Plain::new(Pieces::of(text, usize::MAX), max, Columns::default()));
+        let whole = all(Lines::new(Pieces::of(text, usize::MAX), max, Columns::default(), parse));
         for step in [1, 2, 7] {
             assert_eq!(
-                all(Plain::new(Pieces::of(text, step), max, Columns::default())),
+                all(Lines::new(Pieces::of(text, step), max, Columns::default(), parse)),
                 whole,
                 "step {step}"
             );
@@ -245,7 +252,7 @@ mod tests {
     #[test]
     fn a_column_has_its_type() {
         let columns: Columns = ["n:integer"].map(|c| c.parse().unwrap()).into();
-        let (seen, _) = all(Plain::new(Pieces::of(b" 07\nx\n", 9), 9, columns));
+        let (seen, _) = all(Lines::new(Pieces::of(b" 07\nx\n", 9), 9, columns, parse));
         assert_eq!(seen, ["1:7", "2!column \"n\": \"x\" is no integer"]);
     }
 
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn a_stop_hands_out_whole_lines_and_tells_of_the_rest() {
         let source = Pieces::of(b"a\nb\ncde", usize::MAX).then_stopped();
-        let (seen, end) = all(Plain::new(source, 9, Columns::default()));
+        let (seen, end) = all(Lines::new(source, 9, Columns::default(), parse));
         assert_eq!(seen, ["1:a", "2:b"]);
         assert_eq!(end, End::Stopped { partial: 3 });
     }

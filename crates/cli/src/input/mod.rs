@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crate::args::{ColumnArg, Format, RunArgs};
 use crate::item::Item;
 pub(crate) use csv::HeaderError;
+use lines::Lines;
 use source::Fill;
 
 /// Why the input is over.
@@ -65,11 +66,11 @@ pub(crate) type Columns = Arc<[ColumnArg]>;
 
 /// The reader for the format. Reads nothing yet.
 pub(crate) fn open<S: Fill + Send + 'static>(source: S, args: &RunArgs) -> Box<dyn Records + Send> {
-    let columns: Columns = args.columns.clone().into();
+    let columns: Columns = args.rows.columns.clone().into();
     let max = args.max_line_bytes;
     match args.format {
-        Format::Lines => Box::new(lines::Plain::new(source, max, columns)),
-        Format::Ndjson => Box::new(ndjson::Ndjson::new(source, max, columns)),
+        Format::Lines => Box::new(Lines::new(source, max, columns, lines::parse)),
+        Format::Ndjson => Box::new(Lines::new(source, max, columns, ndjson::parse)),
         Format::Csv => Box::new(csv::Csv::new(source, max, columns)),
     }
 }

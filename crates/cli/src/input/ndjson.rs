@@ -5,57 +5,18 @@
 //! line that it came from, and only strings with escapes are copied.
 
 use std::fmt;
-use std::io;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use sluicegate_sqlite::Affinity;
 
 use super::json::{DEPTH_MAX, is_too_deep};
-use super::lines::{LineReader, NextLine, is_blank, too_long};
-use super::source::Fill;
 use super::value::{self, in_column};
-use super::{Columns, Next, Records, Reject, not_utf8};
+use super::{Columns, not_utf8};
 use crate::args::ColumnArg;
 use crate::item::{Cell, Item, Payload, Span};
 
-/// Items from lines of JSON.
-#[derive(Debug)]
-pub(crate) struct Ndjson<S> {
-    lines: LineReader<S>,
-    max: usize,
-    columns: Columns,
-}
-
-impl<S: Fill> Ndjson<S> {
-    pub(crate) fn new(source: S, max: usize, columns: Columns) -> Self {
-        Self { lines: LineReader::new(source, max), max, columns }
-    }
-}
-
-impl<S: Fill> Records for Ndjson<S> {
-    fn next(&mut self) -> io::Result<Next> {
-        loop {
-            return Ok(match self.lines.next()? {
-                NextLine::Line(line) if is_blank(line.bytes) => continue,
-                NextLine::Line(line) => match parse(line.number, line.bytes, &self.columns) {
-                    Ok(item) => Next::Item(item),
-                    Err(reason) => Next::Reject(Reject {
-                        line: line.number,
-                        reason,
-                        text: line.bytes.to_vec(),
-                        cut: false,
-                    }),
-                },
-                NextLine::TooLong { number, bytes, head } => {
-                    too_long(number, bytes, head, self.max)
-                }
-                NextLine::End(end) => Next::End(end),
-            });
-        }
-    }
-}
-
+/// An item from a line of JSON.
 pub(super) fn parse(number: u64, line: &[u8], columns: &Columns) -> Result<Item, String> {
     let text = std::str::from_utf8(line).map_err(not_utf8)?;
     if is_too_deep(text) {
@@ -195,12 +156,13 @@ impl Visitor<'_> for Key<'_> {
 mod tests {
     use super::*;
     use crate::input::End;
+    use crate::input::lines::Lines;
     use crate::input::testing::{Pieces, all};
 
     fn read(text: &str, columns: &str) -> Vec<String> {
         let columns: Columns =
             columns.split(',').filter(|c| !c.is_empty()).map(|c| c.parse().unwrap()).collect();
-        let (seen, end) = all(Ndjson::new(Pieces::of(text.as_bytes(), 5), 4096, columns));
+        let (seen, end) = all(Lines::new(Pieces::of(text.as_bytes(), 5), 4096, columns, parse));
         assert_eq!(end, End::Eof);
         seen
     }
