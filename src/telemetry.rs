@@ -62,7 +62,7 @@ pub struct Stats {
     pub breaker: BreakerState,
     /// Writes that may be in flight at once, where that adapts.
     pub writes_max: Option<usize>,
-    /// Writes that did not return in time: their flushers were left behind.
+    /// Calls of a sink or of a callback that did not return in time: their flushers were left behind.
     pub hung: u64,
     /// Items that the dead-letter sink has taken; they count as `flushed_fail` or `unknown`.
     pub dead_lettered: u64,

@@ -20,6 +20,9 @@ const WAL_RETRY: Duration = Duration::from_millis(5);
 /// Between two tries to have the turn when there is a deadline.
 const TURN_RETRY: Duration = Duration::from_millis(1);
 
+/// Rows between two looks at the deadline.
+const LOOK_EVERY: usize = 128;
+
 /// Writes each batch in one transaction. Opened by [`SqliteOptions::open`]; one per flusher.
 ///
 /// # What a failure means
@@ -27,7 +30,7 @@ const TURN_RETRY: Duration = Duration::from_millis(1);
 ///   is too big, one that the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone;
 ///   the rest of the batch is committed.
 /// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by
-///   another writer, disk full, an I/O error: [`Class::Transient`].
+///   another writer, disk full, an I/O error, not done by its deadline: [`Class::Transient`].
 /// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in
 ///   the log: [`Applied::Unknown`].
 /// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke
@@ -91,6 +94,9 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         execute(db, "BEGIN IMMEDIATE").map_err(write_error)?;
         let mut statement = db.prepare_cached(&self.insert).map_err(write_error)?;
         for (index, item) in batch.iter().enumerate() {
+            if index % LOOK_EVERY == 0 && cx.is_cancelled() {
+                return Err(WriteError::transient("the transaction took too long"));
+            }
             if self.refused[index] {
                 continue;
             }

@@ -265,6 +265,32 @@ fn a_lock_that_outlasts_the_patience_is_transient_and_nothing_was_applied() {
 }
 
 #[test]
+fn a_transaction_that_is_not_done_by_its_deadline_is_rolled_back() {
+    const LIMIT: Duration = Duration::from_millis(20);
+    let db = Db::new();
+    let options = db.options();
+    let slow = |item: &u64, row: &mut Row<'_, '_>| -> Result<(), BoxError> {
+        let began = std::time::Instant::now();
+        while *item == 0 && began.elapsed() <= LIMIT {
+            thread::yield_now();
+        }
+        row.text(&item.to_string())
+    };
+    let batcher = Batcher::builder()
+        .write_timeout(LIMIT)
+        .max_batch_delay(None)
+        .retry(None)
+        .spawn(move |_: Flusher| options.open(slow))
+        .unwrap();
+    let mut items = Vec::from_iter(0..200_u64);
+    batcher.producer().add_many(&mut items).unwrap();
+    let report = batcher.shutdown(LONG);
+    assert_eq!((report.tally.flushed_fail, report.tally.unknown), (200, 0));
+    assert_eq!(report.failed[0].error.class(), Class::Transient);
+    assert_eq!((report.failed[0].error.what_applied(), db.count("items")), (Applied::Nothing, 0));
+}
+
+#[test]
 fn a_lock_that_ends_in_time_only_delays() {
     let db = Db::with("CREATE TABLE items (item TEXT); PRAGMA journal_mode = wal;");
     let other = db.connect();
