@@ -76,7 +76,7 @@ pub mod internals {
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
         Admission, Bounds, Gate, Lease, Ledger, Node, Permit, Permits, Policy, Resolution, Retries,
-        Shared, Work, Writer,
+        Seat, Shared, Work, Writer,
     };
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
@@ -88,8 +88,8 @@ pub mod internals {
     }
 
     /// A seat for a flusher.
-    pub fn seat(index: usize) -> crate::flush::Seat {
-        crate::flush::Seat::first(crate::Flusher { index }, 1)
+    pub fn seat(index: usize) -> Seat {
+        Seat::first(crate::Flusher { index }, 1)
     }
 
     /// Takes one published item into the forming batch, as a flusher does that finds no more.

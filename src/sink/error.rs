@@ -20,7 +20,8 @@ pub enum Class {
     TooLarge,
     /// The sink asks for fewer calls.
     Throttled,
-    /// The connection is gone.
+    /// The connection is gone. The sink makes a new one at its next write: the engine opens a sink anew
+    /// only after a panic.
     Disconnected,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread::{self, JoinHandle};
-use sluicegate::internals::{Clock, Permits, Resolution, Writer, seat};
+use sluicegate::internals::{Clock, Permits, Resolution, Seat, Writer, seat};
 use sluicegate::sink::from_fn;
 use sluicegate::{
     Adaptive, Batch, Breaker, BreakerState, OnFailure, Retry, Sink, Tally, TestClock, WriteContext,
@@ -91,9 +91,13 @@ impl Sinks {
 }
 
 fn writer(index: usize, sinks: &Arc<Sinks>) -> Writer<impl Sink<Item> + use<>> {
+    seated(seat(index), sinks)
+}
+
+fn seated(seat: Seat, sinks: &Arc<Sinks>) -> Writer<impl Sink<Item> + use<>> {
     let sinks = Arc::clone(sinks);
     let sink = from_fn(move |batch: &Batch<Item>, _: &mut WriteContext<'_>| sinks.write(batch));
-    Writer::new(seat(index), Some(sink))
+    Writer::new(seat, Some(sink))
 }
 
 fn serving(index: usize, parts: &Parts, sinks: &Arc<Sinks>) -> JoinHandle<()> {
@@ -289,6 +293,30 @@ fn giving_up() {
             assert_eq!((before.unknown, end), (1, before), "what it still does counts for nothing");
         }
         assert_eq!(unflushed(&parts), end.in_flight, "{end:?}");
+    });
+}
+
+/// A write is left behind at any moment, and another flusher takes the place of its own.
+#[test]
+fn hung() {
+    model(|| {
+        let parts = failing(2, 1, 1, Failing::default());
+        (0..2).for_each(|n| add(&parts, Item::new(0, n)).unwrap());
+        parts.node.close();
+        let sinks = Arc::new(Sinks { fail: 0, ..Sinks::new(&parts) });
+        let first = serving(0, &parts, &sinks);
+        let hung = parts.ledger.take_hung(Duration::ZERO);
+        for hung in &hung {
+            let seat = hung.seat.unwrap();
+            serve(&parts, &mut seated(seat, &sinks));
+            parts.ledger.ended(seat, Vec::new());
+            assert_eq!(tally(&parts).in_flight, 0, "it is through, whatever the other still does");
+        }
+        first.join().unwrap();
+        let end = tally(&parts);
+        assert_eq!((end.flushed_ok, end.unknown), (2 - hung.len() as u64, hung.len() as u64));
+        assert_eq!(sinks.written(), 0b11, "each came to the sink, once");
+        assert_eq!(parts.ledger.wait_resolved(2, FOR_EVER), Resolution::Resolved);
     });
 }
 

@@ -238,6 +238,16 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         left
     }
 
+    /// As [`wait_hung`](Self::wait_hung), without waiting.
+    #[cfg(any(loom, shuttle))]
+    pub fn take_hung(&self, limit: Duration) -> Vec<Hung<T, M>> {
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        let hung = state.take_hung(now, limit);
+        self.changed(state);
+        hung
+    }
+
     /// Waits until calls of the caller's code have taken longer than `limit`, and leaves their
     /// flushers behind. `None` once [`unwatch`](Self::unwatch) was called.
     ///
