@@ -7,13 +7,14 @@ mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake};
 use std::thread;
 use std::time::Duration;
 
 use common::{Gate, LONG, Log, assert_balances, no_second_try, sink_of, until};
 use sluicegate::{
     AckReason, AddError, Batch, Batcher, Builder, Dead, Flusher, OnFailure, Sink, SinkFactory,
-    Stuck, WriteContext, WriteError,
+    Stuck, WriteContext, WriteError, sink,
 };
 
 /// Long enough for a write that is only slow, on a busy machine too.
@@ -53,7 +54,10 @@ fn another_flusher_goes_on_and_the_report_names_the_one_that_hangs() {
     assert_eq!(ack.wait().unwrap_err().reason, AckReason::Unknown);
     assert_eq!(log.items(), (1..20).collect::<Vec<_>>(), "each once, in order");
     let report = batcher.shutdown(LONG);
-    assert_eq!(report.stats.hung, 1);
+    let stats = &report.stats;
+    assert_eq!((stats.hung, stats.writes, stats.batches), (1, 20, 20), "it was a write, too");
+    assert_eq!((stats.batch_size.count, stats.flush_duration.count), (20, 20));
+    assert!(stats.flush_duration.max >= GRACE, "and the longest: {stats:?}");
     let [left] = report.left_behind[..] else { panic!("{:?}", report.left_behind) };
     assert_eq!(left.flusher.index, 0);
     assert!(matches!(left.stuck, Stuck::Writing { items: 1, batch } if batch.get() == 1));
@@ -221,4 +225,74 @@ fn the_dead_letter_sink_is_closed_once_whoever_was_left_behind() {
     assert_eq!((report.stats.dead_lettered, closed.load(Ordering::SeqCst)), (1, 1));
     assert!(report.close_errors.is_empty());
     assert_eq!(*letters.lock().unwrap(), [1]);
+}
+
+#[test]
+fn a_factory_that_hangs_in_its_turn_costs_no_more_items() {
+    let (gate, log, opened) = (Gate::new(), Log::new(), Arc::new(AtomicU64::new(0)));
+    let (door, sinks) = (gate.clone(), hangs_at(0, &gate, &log));
+    let open = move |flusher: Flusher| {
+        if opened.fetch_add(1, Ordering::SeqCst) > 0 {
+            door.pass();
+        }
+        sinks.open(flusher)
+    };
+    let batcher = impatient().spawn(open).unwrap();
+    batcher.producer().add(0).unwrap();
+    gate.wait_for(2); // in the sink, and in the factory for the next
+    (1..5).for_each(|item| batcher.producer().add(item).unwrap());
+    let report = batcher.shutdown(Duration::ZERO);
+    assert_eq!((report.tally.unknown, report.unflushed), (1, vec![1, 2, 3, 4]));
+    let stuck: Vec<_> = report.left_behind.iter().map(|left| left.stuck).collect();
+    assert!(matches!(stuck[..], [Stuck::Writing { items: 1, .. }, Stuck::Opening]), "{stuck:?}");
+    gate.open();
+}
+
+/// Hangs when it is woken.
+struct Sleepy(Gate);
+
+impl Wake for Sleepy {
+    fn wake(self: Arc<Self>) {
+        self.0.pass();
+    }
+}
+
+#[test]
+fn a_waker_that_hangs_keeps_no_bytes_from_others() {
+    let (gate, log) = (Gate::new(), Log::new());
+    let batcher = impatient()
+        .with_acks()
+        .max_batch_size(2)
+        .weight(|_| 10)
+        .max_queue_bytes(20)
+        .spawn(log.factory())
+        .unwrap();
+    let producer = batcher.producer();
+    let mut ack = std::pin::pin!(producer.add_with_ack(0).unwrap());
+    let waker = Arc::new(Sleepy(gate.clone())).into();
+    assert!(ack.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    (1..4).for_each(|item| producer.add(item).unwrap()); // the last two want the bytes of the first
+    let tally = batcher.flush(LONG).unwrap();
+    assert_eq!((tally.flushed_ok, batcher.stats().queue_bytes), (4, 0));
+    let report = batcher.shutdown(LONG);
+    assert_eq!((report.stats.hung, log.items()), (1, vec![0, 1, 2, 3]));
+    assert!(matches!(report.left_behind[0].stuck, Stuck::Reporting { .. }));
+    gate.open();
+}
+
+#[test]
+fn a_dead_letter_sink_that_cannot_be_closed_is_in_the_report() {
+    let (gate, log) = (Gate::new(), Log::new());
+    let batcher = impatient()
+        .dead_letters(sink::NullSink)
+        .leave_behind_after(None)
+        .spawn(hangs_at(0, &gate, &log))
+        .unwrap();
+    batcher.producer().add(0).unwrap();
+    gate.wait_for(1);
+    let report = batcher.shutdown(Duration::ZERO);
+    let [(flusher, error)] = &report.close_errors[..] else { panic!("{:?}", report.close_errors) };
+    assert_eq!(flusher.index, 0);
+    assert!(error.to_string().contains("dead-letter"), "{error}");
+    gate.open();
 }

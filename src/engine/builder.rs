@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::threads::Start;
 use super::{Batcher, Pump};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers, Weight};
@@ -394,11 +395,11 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             let shared = Arc::clone(&batcher.shared);
             // Whoever hangs has it still; but for that, the last flusher is to drop it.
             let factory = Arc::downgrade(&factory);
-            let start = Box::new(move |seat| {
-                let factory = factory.upgrade().ok_or_else(|| io::Error::other("no factory"))?;
-                start(&shared, factory, seat, None)
+            let ready = Box::new(move || -> Option<Start> {
+                let (shared, factory) = (Arc::clone(&shared), factory.upgrade()?);
+                Some(Box::new(move |seat| start(&shared, Arc::clone(&factory), seat, None)))
             });
-            batcher.watch(limit, start).map_err(SpawnError::Thread)?;
+            batcher.watch(limit, ready).map_err(SpawnError::Thread)?;
         }
         Ok(batcher)
     }

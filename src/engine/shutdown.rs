@@ -70,6 +70,8 @@ pub enum Stuck {
         /// The batch.
         batch: BatchId,
     },
+    /// In the factory, for a flusher that takes the place of one that was left behind.
+    Opening,
     /// In `Sink::close`.
     Closing,
     /// In the weight function. What it was weighing cannot be handed back and stays `in_flight`.
@@ -166,8 +168,16 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         self.join(give_up);
         shared.hand_back_waiting();
         let unflushed = self.take_unflushed(give_up);
-        let left = left.into_iter().filter_map(|(flusher, at)| stuck(flusher, at));
-        Shutdown::of(&shared, unflushed, left.collect())
+        let stuck = left.iter().filter_map(|(flusher, at)| stuck(*flusher, *at));
+        let mut report = Shutdown::of(&shared, unflushed, stuck.collect());
+        if let (Some(dead), Some((flusher, _))) = (&shared.dead, left.first())
+            && dead.is_open()
+        {
+            let error =
+                WriteError::transient("the dead-letter sink is open: a flusher is left behind");
+            report.close_errors.push((*flusher, error));
+        }
+        report
     }
 
     /// Gives up on all flushers, or on one, and tells who waits for the items that they are writing.
@@ -239,6 +249,7 @@ fn stuck(flusher: Flusher, at: Activity) -> Option<LeftBehind> {
         Activity::Reporting(Writing { batch, .. }) => Stuck::Reporting { batch },
         Activity::Closing => Stuck::Closing,
         Activity::Collecting => Stuck::Collecting,
+        Activity::Opening => Stuck::Opening,
         Activity::Ended => return None,
     };
     Some(LeftBehind { flusher, stuck })

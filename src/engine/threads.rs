@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use super::Batcher;
-use crate::flush::{Hung, Seat, Serving, Shared, hung};
+use crate::flush::{Hung, Seat, Serving, Shared};
 use crate::mode::Mode;
 
 /// A flusher's thread, and where it sits.
@@ -42,7 +42,13 @@ impl Threads {
 }
 
 /// Starts a thread for that seat.
-pub type Start = Box<dyn Fn(Seat) -> io::Result<JoinHandle<()>> + Send>;
+pub type Start = Box<dyn Fn(Seat) -> io::Result<JoinHandle<()>>>;
+
+/// Makes that, while a flusher that hangs still has what its thread needs.
+pub type Ready = Box<dyn Fn() -> Option<Start> + Send>;
+
+/// Between two tries to start a thread.
+const START_AGAIN: Duration = Duration::from_millis(500);
 
 /// Leaves flushers behind whose sink does not return, and seats others.
 struct Watchdog<T, M: Mode<T>> {
@@ -50,7 +56,7 @@ struct Watchdog<T, M: Mode<T>> {
     threads: Threads,
     /// How long a call may take.
     limit: Duration,
-    start: Start,
+    ready: Ready,
 }
 
 impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
@@ -59,9 +65,9 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     }
 
     /// Has calls of the caller's code watched that take longer than that.
-    pub(super) fn watch(&mut self, limit: Duration, start: Start) -> io::Result<()> {
+    pub(super) fn watch(&mut self, limit: Duration, ready: Ready) -> io::Result<()> {
         let (shared, threads) = (Arc::clone(&self.shared), self.threads.clone());
-        let watchdog = Watchdog { shared, threads, limit, start };
+        let watchdog = Watchdog { shared, threads, limit, ready };
         let thread = thread::Builder::new().name("sluicegate-watch".into());
         self.watchdog = Some(thread.spawn(move || watchdog.run())?);
         Ok(())
@@ -72,34 +78,38 @@ impl<T, M: Mode<T>> Watchdog<T, M> {
     fn run(self) {
         let Shared { node, ledger, .. } = &*self.shared;
         let _serving = Serving::engine(node.engine); // wakers of acks are the caller's
-        while let Some(all) = ledger.wait_hung(self.limit) {
-            for Hung { flusher, at, left, seat } in all {
-                hung(flusher, at, self.limit);
+        while let Some((hung, start)) = ledger.wait_hung(self.limit, &self.ready) {
+            for Hung { seat, .. } in &hung {
                 match seat {
-                    Some(seat) => self.replace(seat),
+                    Some(seat) => self.replace(*seat, start.as_ref()),
                     None => {
                         node.close();
                         node.stop();
                     }
                 }
-                if let Some(left) = left {
-                    self.shared.tell_left(left);
-                }
             }
             node.wake.alarm(&node.ring); // permits are free again
+            // Only now the caller's code, which may take its time.
+            hung.iter().for_each(|hung| hung.tell(self.limit));
+            ledger.tell_changed();
+            hung.into_iter()
+                .filter_map(|hung| hung.left)
+                .for_each(|left| self.shared.tell_left(left));
         }
     }
 
-    fn replace(&self, seat: Seat) {
-        let Shared { node, ledger, .. } = &*self.shared;
-        match (self.start)(seat) {
-            Ok(thread) => self.threads.add(seat, thread),
-            Err(error) => {
-                tracing::error!(%error, "no thread for a flusher in place of one that hangs");
-                ledger.ended(seat, Vec::new());
-                if ledger.all_gone() {
-                    node.close(); // nobody will make room
-                }
+    /// Starts a thread for that seat; as long as the system has none to give, again and again.
+    fn replace(&self, seat: Seat, start: Option<&Start>) {
+        let ledger = &self.shared.ledger;
+        let Some(start) = start else { return ledger.ended(seat, Vec::new()) };
+        loop {
+            let error = match start(seat) {
+                Ok(thread) => return self.threads.add(seat, thread),
+                Err(error) => error,
+            };
+            tracing::error!(%error, "no thread for a flusher in place of one that hangs");
+            if !ledger.still_watched(START_AGAIN) {
+                return ledger.ended(seat, Vec::new());
             }
         }
     }

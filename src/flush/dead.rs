@@ -6,7 +6,7 @@ use crate::batch::{Batch, BatchId};
 use crate::clock::{Clock, Due};
 use crate::guard::{drop_each, guarded};
 use crate::sink::{Dead, Flusher, Sink, WriteContext, WriteError};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, try_lock};
 
 /// A sink that any flusher may ask.
 pub type DeadLetterSink<T> = Box<dyn Sink<Dead<T>> + Send>;
@@ -70,6 +70,11 @@ impl<T> DeadLetters<T> {
             buried.letters.extend(batch.items);
         }
         buried
+    }
+
+    /// Whether it is open, or somebody is just asking it.
+    pub fn is_open(&self) -> bool {
+        try_lock(&self.state).is_none_or(|state| state.sink.is_some())
     }
 
     /// Closes the sink, if it is open: nobody asks any more.

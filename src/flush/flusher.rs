@@ -113,6 +113,7 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
     reopen: &dyn Fn() -> Result<S, BoxError>,
 ) {
     let mut buffer = Buffer::default();
+    writer.open(shared, reopen);
     loop {
         let next = shared.next(&mut lock(&shared.node.lease), &mut buffer);
         let Some((work, permit)) = next else { return };

@@ -46,7 +46,6 @@ pub use next::Look;
 pub use node::{Admission, Lease, Node};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
-pub use report::hung;
 pub use retries::{Bounds, Retries};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::classify::Verdict;
 use super::dead::Buried;
-use super::ledger::{Activity, Slot};
+use super::ledger::{Activity, Hung, Slot};
 use super::permit::BreakerState;
 use super::work::Work;
 use super::{FailedItem, Shared};
@@ -15,7 +15,7 @@ use crate::batch::BatchId;
 use crate::config::DropReason;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
-use crate::sink::{Applied, Dead, Flusher};
+use crate::sink::{Applied, Dead};
 
 /// Items that have failed for good, with their tags.
 type LostItems<T> = Vec<(FailedItem<T>, Tag<T>)>;
@@ -138,9 +138,12 @@ fn flushed<T, M: Mode<T>>(
     tags: &mut M::Tags,
 ) {
     let node = &shared.node;
-    let mut bytes = 0;
+    // First: a waker may take its time.
+    if node.admission.budget.is_some() {
+        let tags = (0..).map_while(|at| M::tag(tags, at));
+        node.release(tags.map(|tag| tag.bytes).sum());
+    }
     for tag in M::take_tags(tags) {
-        bytes += tag.bytes;
         let Some(promise) = tag.promise else { continue };
         let added = node.added(tag.added).unwrap_or(verdict.started);
         promise.succeed(Receipt {
@@ -150,7 +153,6 @@ fn flushed<T, M: Mode<T>>(
             writing: verdict.took,
         });
     }
-    node.release(bytes);
 }
 
 /// Tells of items that were too old to be written; returns how many calls panicked.
@@ -179,16 +181,21 @@ pub fn breaker(state: BreakerState) {
     }
 }
 
-/// A flusher does not come back from the caller's code.
-pub fn hung(flusher: Flusher, at: Activity, after: Duration) {
-    let (code, batch) = match at {
-        Activity::Writing(writing) => ("the sink", Some(writing.batch)),
-        Activity::Reporting(writing) => ("whoever is told of failed items", Some(writing.batch)),
-        Activity::Collecting | Activity::Closing | Activity::Ended => ("", None),
-    };
-    let batch = batch.map(tracing::field::display);
-    let flusher = flusher.index;
-    tracing::error!(flusher, batch, ?after, "{code} has not returned: the flusher is left behind");
+impl<T, M: Mode<T>> Hung<T, M> {
+    /// Its flusher does not come back from the caller's code.
+    pub fn tell(&self, limit: Duration) {
+        let (code, batch) = match self.at {
+            Activity::Writing(writing) => ("the sink", writing.batch),
+            Activity::Reporting(writing) => ("whoever is told of failed items", writing.batch),
+            _ => return,
+        };
+        let flusher = self.flusher.index;
+        tracing::error!(flusher, %batch, ?limit, "{code} has not returned: a flusher is left behind");
+        self.breaker.into_iter().for_each(breaker);
+        if self.seat.is_none() {
+            halted(batch);
+        }
+    }
 }
 
 /// An item has failed, and order forbids to go on.

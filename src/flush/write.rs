@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::classify::{Answer, classify};
 use super::gate::{Permit, Refusal};
-use super::ledger::{Begun, Parked, Seat, Settled, Slot};
+use super::ledger::{Activity, Begun, Parked, Seat, Settled, Slot};
 use super::permit::BreakerState;
 use super::policy::key_of;
 use super::report;
@@ -22,7 +22,7 @@ use crate::sync::mutated;
 /// Writes the batches of one flusher to its sink.
 pub struct Writer<S> {
     seat: Seat,
-    /// `None` until it is opened: with the next batch, after a panic.
+    /// `None` until it is opened: after a panic, or in the place of another.
     sink: Option<S>,
     marked: Vec<(usize, WriteError)>,
 }
@@ -34,6 +34,20 @@ impl<S> Writer<S> {
 
     pub fn sink(&mut self) -> Option<&mut S> {
         self.sink.as_mut()
+    }
+
+    /// Opens the sink if it is not, before there is a batch that would have to wait for it. Where that
+    /// fails, the first batch tries again, and fails with it.
+    pub fn open<T, M: Mode<T>>(
+        &mut self,
+        shared: &Shared<T, M>,
+        reopen: &dyn Fn() -> Result<S, BoxError>,
+    ) {
+        if self.sink.is_none() {
+            shared.ledger.turn_to(self.seat, Activity::Opening);
+            self.sink = reopen().ok();
+            shared.ledger.turn_to(self.seat, Activity::Collecting);
+        }
     }
 
     /// Takes a work through every stage and gives its empty buffer back. `None`: no more works, the
@@ -158,9 +172,7 @@ pub fn finish<T, M: Mode<T>>(
     }
     work.past.attempts += u32::from(answer.wrote);
     work.past.phases.writing += answer.took;
-    if answer.wrote {
-        learn(node, &work.batch, &answer);
-    }
+    let (wrote, size, bytes) = (answer.wrote, work.batch.len(), work.batch.bytes);
     let mut verdict = classify(&mut work, spoiled, answer, marked, policy);
     if mutated("alarm_before_change") {
         node.wake.alarm(&node.ring);
@@ -170,6 +182,9 @@ pub fn finish<T, M: Mode<T>>(
         verdict.discard();
         return None;
     };
+    if wrote {
+        learn(node, size, bytes, verdict.whole.as_deref());
+    }
     let Settled { mut tags, spoiled, alarm, report, breaker, halt } = settled;
     if halt && !mutated("halt_no_wake") {
         report::halted(work.batch.id);
@@ -202,13 +217,11 @@ pub fn not_open(error: BoxError) -> WriteError {
 }
 
 /// Takes note of how much the sink takes in one call.
-fn learn<T, M: Mode<T>>(node: &Node<T, M>, batch: &Batch<T>, answer: &Answer) {
-    match &answer.result {
-        Ok(()) => node.taken(batch.len(), batch.bytes),
-        Err(error) if error.class() == Class::TooLarge => {
-            node.too_large(batch.len(), batch.bytes);
-        }
-        Err(_) => {}
+fn learn<T, M: Mode<T>>(node: &Node<T, M>, items: usize, bytes: u64, said: Option<&WriteError>) {
+    match said {
+        None => node.taken(items, bytes),
+        Some(error) if error.class() == Class::TooLarge => node.too_large(items, bytes),
+        Some(_) => {}
     }
 }
 

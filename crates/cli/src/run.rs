@@ -203,6 +203,7 @@ fn spawn(
             FlushWhenArg::Idle => FlushWhen::Idle,
         })
         .allow_long_delay(batching.allow_long_delay)
+        .leave_behind_after(None) // a slow reader of a pipe is waited for; signals cut it short
         .weight(Item::weight)
         .on_failed(on_failed)
         .spawn(output::factory(args))

@@ -30,7 +30,8 @@ const LOOK_EVERY: usize = 128;
 ///   is too big, one that the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone;
 ///   the rest of the batch is committed.
 /// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by
-///   another writer, disk full, an I/O error, not done by its deadline: [`Class::Transient`].
+///   another writer, disk full, an I/O error: [`Class::Transient`]. Not done by its deadline:
+///   [`Class::TooLarge`], so that smaller ones are tried, and a row alone is transient.
 /// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in
 ///   the log: [`Applied::Unknown`].
 /// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke
@@ -95,7 +96,7 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         let mut statement = db.prepare_cached(&self.insert).map_err(write_error)?;
         for (index, item) in batch.iter().enumerate() {
             if index % LOOK_EVERY == 0 && cx.is_cancelled() {
-                return Err(WriteError::transient("the transaction took too long"));
+                return Err(too_long(batch.len()));
             }
             if self.refused[index] {
                 continue;
@@ -132,7 +133,12 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
             if self.refused[index] {
                 continue;
             }
-            if let Err(error) = self.one(item) {
+            let written = if cx.is_cancelled() {
+                Err(too_long(1))
+            } else {
+                self.limit_patience(cx, Duration::ZERO).and_then(|()| self.one(item))
+            };
+            if let Err(error) = written {
                 cx.fail(index, error);
             }
             let _ = self.roll_back();
@@ -167,6 +173,12 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
             None => Ok(()),
         }
     }
+}
+
+/// The transaction is not done by its deadline.
+fn too_long(rows: usize) -> WriteError {
+    let class = if rows > 1 { Class::TooLarge } else { Class::Transient };
+    WriteError::new(class, "the transaction took too long")
 }
 
 impl<T, B: BindRow<T>> Sink<T> for SqliteSink<T, B> {

@@ -1,7 +1,8 @@
 //! What is counted per batch, beside the fates of items.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::Writing;
 use crate::batch::Batch;
 use crate::flush::classify::Verdict;
 use crate::flush::work::Past;
@@ -49,6 +50,19 @@ impl Counts {
             hung: 0,
             dead_lettered: 0,
             dead_letter_failures: 0,
+        }
+    }
+
+    /// A write was left behind.
+    pub fn left(&mut self, writing: &Writing, took: Duration, now: Instant) {
+        self.hung += 1;
+        self.writes += 1;
+        self.flush_duration.record_duration(took);
+        if let Some(reason) = writing.fresh {
+            self.batches += 1;
+            self.reasons.count(reason);
+            self.batch_size.record(writing.items);
+            self.batch_age.record_duration(now.saturating_duration_since(writing.opened));
         }
     }
 

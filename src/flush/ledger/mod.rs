@@ -282,8 +282,9 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         }
         let permit = if batch.is_empty() { Permit::Unneeded } else { permit };
         let (position, opened, end) = (batch.position, batch.opened, work.end);
-        let batch = batch.id;
-        let writing = Writing { batch, items, position, end, opened, permit };
+        let (batch, reason) = (batch.id, batch.reason);
+        let fresh = work.is_fresh().then_some(reason).filter(|_| items > 0);
+        let writing = Writing { batch, items, position, end, opened, permit, fresh };
         let at = state.slot(slot);
         (at.at, at.since) = (Activity::Writing(writing), now);
         (at.tags, at.spoiled) = (tags, spoiled_tags);

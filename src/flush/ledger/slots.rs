@@ -5,15 +5,19 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Ledger, State};
-use crate::batch::BatchId;
+use crate::batch::{BatchId, FlushReason};
 use crate::config::OnFailure;
 use crate::flush::gate::Permit;
+use crate::flush::permit::BreakerState;
 use crate::mode::{Mode, Tag};
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{lock, mutated, wait_timeout};
 
 /// Threads of one engine that may be out at a time: left behind by the watchdog, and not back yet.
 const HUNG_MAX: usize = 16;
+/// Who sleeps for so much longer than asked was stopped, and so were all others: a paused process, or
+/// a machine.
+const STOPPED: Duration = Duration::from_secs(1);
 /// Longer than any engine lives.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -114,6 +118,8 @@ impl<T, M: Mode<T>> SlotState<T, M> {
 /// What a flusher is at.
 #[derive(Clone, Copy, Debug)]
 pub enum Activity {
+    /// It opens its sink, in the place of another.
+    Opening,
     /// It waits for items, or for the lease.
     Collecting,
     /// It is inside the sink with this batch.
@@ -135,6 +141,8 @@ pub struct Writing {
     pub end: u64,
     pub opened: Instant,
     pub permit: Permit,
+    /// What closed the batch, if it was not written before.
+    pub fresh: Option<FlushReason>,
 }
 
 /// A write that was left behind: its items count as unknown, and these are their tags.
@@ -151,6 +159,8 @@ pub struct Hung<T, M: Mode<T>> {
     pub at: Activity,
     /// What it was writing.
     pub left: Option<Left<T, M>>,
+    /// The breaker has come into this state.
+    pub breaker: Option<BreakerState>,
     /// For the thread that takes its place; `None` where order forbids to go on.
     pub seat: Option<Seat>,
 }
@@ -166,7 +176,12 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         let mut state = lock(&self.state);
         state.move_on(seat, Activity::Closing);
         let quiet = |at: &Activity| matches!(at, Activity::Closing | Activity::Ended);
-        !state.slots[seat.first].left && state.slots.iter().all(|slot| slot.left || quiet(&slot.at))
+        state.slots.iter().all(|slot| slot.left || quiet(&slot.at))
+    }
+
+    /// What a thread without a batch turns to.
+    pub fn turn_to(&self, seat: Seat, to: Activity) {
+        lock(&self.state).move_on(seat, to);
     }
 
     /// A flusher's thread is through. With a batch in hand it has died, by a defect: then it is
@@ -177,7 +192,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         let mut lost = Vec::new();
         for index in seat.range() {
             if state.slots[index].writing().is_some() {
-                lost.extend(state.leave(index, now));
+                lost.extend(state.leave(index, now).0);
             }
         }
         let errors = close_errors.into_iter().map(|error| (seat.flusher, error));
@@ -191,11 +206,6 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn has_ended(&self, seat: Seat) -> bool {
         let state = lock(&self.state);
         state.slots[seat.range()].iter().all(|slot| matches!(slot.at, Activity::Ended))
-    }
-
-    /// Whether no flusher is left.
-    pub fn all_gone(&self) -> bool {
-        lock(&self.state).all_gone()
     }
 
     /// Whether the write in this slot was left behind.
@@ -220,7 +230,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
         let range = which.map_or(0..state.slots.len(), Seat::range);
-        let left = range.filter_map(|index| state.leave(index, now)).collect();
+        let left = range.filter_map(|index| state.leave(index, now).0).collect();
         self.changed(state);
         left
     }
@@ -251,22 +261,41 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     /// Waits until calls of the caller's code have taken longer than `limit`, and leaves their
     /// flushers behind. `None` once [`unwatch`](Self::unwatch) was called.
     ///
-    /// A call that begins meanwhile is not over before this looks again, so nobody need tell.
-    pub fn wait_hung(&self, limit: Duration) -> Option<Vec<Hung<T, M>>> {
+    /// `ready` is called before any of them can go on. Who waits for their items is to be told with
+    /// [`tell_changed`](Self::tell_changed). A call that begins meanwhile is not over before this
+    /// looks again, so nobody need tell.
+    pub fn wait_hung<R>(
+        &self,
+        limit: Duration,
+        ready: impl Fn() -> R,
+    ) -> Option<(Vec<Hung<T, M>>, R)> {
         let mut state = lock(&self.state);
-        loop {
-            if state.unwatched {
-                return None;
-            }
+        while !state.unwatched {
             let now = self.clock.now();
             let hung = state.take_hung(now, limit);
             if !hung.is_empty() {
-                self.changed(state);
-                return Some(hung);
+                return Some((hung, ready()));
             }
             let pause = state.next_hung(now, limit).map_or(FAR, |at| at - now);
             state = wait_timeout(&self.watch, state, pause);
+            let slept = self.clock.now().saturating_duration_since(now);
+            if slept > pause.saturating_add(STOPPED) {
+                state.excuse(now + slept);
+            }
         }
+        None
+    }
+
+    /// Waits for so long, or until [`unwatch`](Self::unwatch) was called, and says that it was not.
+    pub fn still_watched(&self, pause: Duration) -> bool {
+        let state = lock(&self.state);
+        let state = if state.unwatched { state } else { wait_timeout(&self.watch, state, pause) };
+        !state.unwatched
+    }
+
+    /// Wakes whoever waits for a change.
+    pub fn tell_changed(&self) {
+        self.changed(lock(&self.state));
     }
 
     /// Nobody is to be left behind any more, but at the end.
@@ -289,29 +318,35 @@ impl<T, M: Mode<T>> State<T, M> {
         self.slots.iter().all(SlotState::is_gone)
     }
 
-    /// Gives up on the thread of a slot, if it has not ended.
-    fn leave(&mut self, index: usize, now: Instant) -> Option<Left<T, M>> {
+    /// Gives up on the thread of a slot, if it has not ended. Returns its write, and the state that
+    /// the breaker has come into.
+    fn leave(&mut self, index: usize, now: Instant) -> (Option<Left<T, M>>, Option<BreakerState>) {
         if self.slots[index].is_gone() {
-            return None;
+            return (None, None);
         }
-        self.slots[index].left = !mutated("left_is_still_writing");
-        match self.slots[index].at {
+        let slot = &mut self.slots[index];
+        slot.left = !mutated("left_is_still_writing");
+        match slot.at {
             Activity::Writing(writing) => {
-                self.unknown += writing.items;
-                self.counts.hung += 1;
-                self.gate.answered(now, writing.permit, None);
-                self.finish(&writing);
-                let slot = &mut self.slots[index];
                 let (tags, spoiled) = (mem::take(&mut slot.tags), mem::take(&mut slot.spoiled));
-                Some(Left { batch: writing.batch, tags, spoiled })
+                self.unknown += writing.items;
+                self.counts.left(&writing, now.saturating_duration_since(slot.since), now);
+                let breaker = self.gate.answered(now, writing.permit, None);
+                self.finish(&writing);
+                (Some(Left { batch: writing.batch, tags, spoiled }), breaker)
             }
             Activity::Reporting(writing) => {
                 self.counts.hung += 1;
                 self.finish(&writing);
-                None
+                (None, None)
             }
-            Activity::Collecting | Activity::Closing | Activity::Ended => None,
+            _ => (None, None),
         }
+    }
+
+    /// Nobody is to blame for the time until now.
+    fn excuse(&mut self, now: Instant) {
+        self.slots.iter_mut().filter(|slot| slot.is_busy()).for_each(|slot| slot.since = now);
     }
 
     /// Leaves behind who has been in the caller's code for so long, and seats others.
@@ -323,11 +358,11 @@ impl<T, M: Mode<T>> State<T, M> {
             };
             let Some(index) = self.slots.iter().position(over) else { break };
             let SlotState { flusher, at, .. } = self.slots[index];
-            let left = self.leave(index, now);
+            let (left, breaker) = self.leave(index, now);
             let halt = self.order == OnFailure::Halt && left.is_some();
             self.stopping |= halt;
             let seat = (!halt).then(|| self.seat_another(flusher, now));
-            hung.push(Hung { flusher, at, left, seat });
+            hung.push(Hung { flusher, at, left, breaker, seat });
         }
         hung
     }
