@@ -69,6 +69,52 @@ fn fail_list_mend_replay_and_the_sums_come_out() {
     assert_eq!(listing["letters"], 0);
 }
 
+/// The lines of the page, as they stand there.
+fn page() -> Vec<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/command.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("## Dead letters").unwrap();
+    let (_, lines) = section.split_once("```sh\n").unwrap();
+    lines.split_once("```").unwrap().0.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_can_be_followed_to_the_letter() {
+    let place = Place::new();
+    let said = [
+        (0, ""),
+        (1, "flushed_fail 1000"),
+        (0, "No space left on device"),
+        (0, "applied nothing"),
+        (0, "replayed 1000 + already replayed 0 + failed 0"),
+        (0, "replayed 0 + already replayed 1000 + failed 0"),
+        (0, "1000 letters deleted"),
+    ];
+    let page = page();
+    assert_eq!(page.len(), said.len());
+    for (line, (code, text)) in page.iter().zip(said) {
+        let done = sh(&place, line);
+        let both = format!("{}{}", done.stdout, done.stderr).replace(',', "");
+        assert_eq!(done.code, Some(code), "{line}: {both}");
+        assert!(both.contains(text), "{line}: {both}");
+    }
+    let lines = |file| std::fs::read_to_string(place.path(file)).unwrap();
+    assert_eq!(lines("events.out"), lines("events.ndjson"));
+}
+
+/// Runs a line of a shell where the tests' own files are.
+fn sh(place: &Place, line: &str) -> Done {
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_sluicegate"));
+    let mut path = vec![binary.parent().unwrap().to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", line])
+        .current_dir(place.path("."))
+        .env("PATH", std::env::join_paths(path).unwrap());
+    Done::of(shell.output().unwrap())
+}
+
 #[test]
 fn the_file_of_dead_letters_is_not_the_destination() {
     let place = Place::new();
