@@ -454,6 +454,9 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
                 Ok(batcher)
             }
             Some(error) => {
+                for index in batcher.threads.len()..flushers {
+                    let _ = shared.leave_dead_letters(Flusher { index }); // it has no thread
+                }
                 for thread in batcher.threads.drain(..) {
                     let _ = thread.join();
                 }

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use super::Shared;
 use crate::batch::{Batch, BatchId};
 use crate::clock::Clock;
 use crate::guard::{drop_each, guarded};
+use crate::mode::Mode;
 use crate::sink::{Dead, Flusher, Sink, WriteContext, WriteError};
 use crate::sync::{Mutex, lock};
 
@@ -85,6 +87,14 @@ impl<T> DeadLetters<T> {
             .unwrap_or_else(|message| Err(panicked(message)))
             .err()
             .or(dropped.err().map(panicked))
+    }
+}
+
+impl<T, M: Mode<T>> Shared<T, M> {
+    /// A flusher gives nothing more to the dead-letter sink, also if it never did.
+    pub fn leave_dead_letters(&self, flusher: Flusher) -> Option<WriteError> {
+        let (clock, deadline) = (&self.node.clock, self.ledger.deadline());
+        self.dead.as_ref()?.leave(Asking { flusher, clock, deadline })
     }
 }
 

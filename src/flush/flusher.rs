@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use super::write::Writer;
-use super::{Asking, Serving, Shared};
+use super::{Serving, Shared};
 use crate::collect::Buffer;
 use crate::guard::guarded;
 use crate::mode::Mode;
@@ -68,14 +68,13 @@ where
                 shared.ledger.closing(flusher);
                 let (clock, deadline) = (&shared.node.clock, shared.ledger.deadline());
                 ending.close_errors.extend(writer.close(clock, deadline));
-                if let Some(dead) = &shared.dead {
-                    ending.close_errors.extend(dead.leave(Asking { flusher, clock, deadline }));
-                }
             }
             Err(error) => {
                 let _ = opened.send(Opened { flusher, limits: Err(error) });
+                drop(opened);
             }
         }
+        ending.close_errors.extend(shared.leave_dead_letters(flusher));
         // The last flusher drops what the factory holds, and that is the caller's code too.
         let _ = guarded(|| drop(factory));
     }
