@@ -16,8 +16,8 @@ use std::time::Duration;
 use async_rig::{Door, HangsOnZero, OnDrop, SHORT, count, counter, read, shut_down, singly, sinks};
 use common::{Gate, LONG, assert_balances, no_second_try, until};
 use sluicegate::{
-    Applied, AsyncContext, AsyncSink, Batch, Batcher, BoxError, Class, Flusher, Retry, SpawnError,
-    Stuck, WriteError, sink,
+    Applied, AsyncContext, AsyncSink, Batch, Batcher, BoxError, Class, Dead, Flusher, Retry, Sink,
+    SpawnError, Stuck, WriteContext, WriteError, sink,
 };
 
 #[test]
@@ -200,6 +200,36 @@ fn a_sink_that_does_not_open_keeps_the_engine_from_starting() {
     assert_eq!(refused(2), "the opening took longer than 5ms");
 }
 
+/// Counts its last calls.
+struct Letters(Arc<AtomicU64>);
+
+impl<T> Sink<Dead<T>> for Letters {
+    fn write(&mut self, _: &Batch<Dead<T>>, _: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        Ok(())
+    }
+
+    fn close(&mut self, _: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        count(&self.0);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_dead_letter_sink_is_closed_once_though_a_sink_does_not_open() {
+    for sound in [0, 1] {
+        let closed = counter();
+        let refused = Batcher::<u64>::builder()
+            .flushers(2)
+            .dead_letters(Letters(Arc::clone(&closed)))
+            .spawn_async(async move |flusher: Flusher| match flusher.index {
+                index if index < sound => Ok(Door::shut()),
+                _ => Err(WriteError::disconnected("nobody there")),
+            });
+        assert!(matches!(refused, Err(SpawnError::Open { .. })));
+        assert_eq!(read(&closed), 1, "{sound} of two sinks opened");
+    }
+}
+
 #[test]
 fn a_sink_that_does_not_open_again_fails_each_batch_until_it_does() {
     let opened = counter();
@@ -276,6 +306,80 @@ fn a_future_that_blocks_its_thread_is_left_behind_with_the_writes_beside_it() {
     assert_balances(&report.tally);
     assert_eq!((report.tally.unknown, report.unflushed), (2, vec![2]));
     gate.open();
+}
+
+/// Writes of 0 wait, and block their thread then if the test has said so.
+#[derive(Clone)]
+struct Trap {
+    /// Where they wait, for each flusher.
+    waiting: [Door; 2],
+    /// Not 0 where they block.
+    blocks: [Arc<AtomicU64>; 2],
+    gate: Gate,
+}
+
+impl AsyncSink<u64> for Trap {
+    async fn write(&self, batch: &Batch<u64>, cx: &mut AsyncContext<'_>) -> Result<(), WriteError> {
+        let index = cx.flusher().index;
+        if batch[0] == 0 {
+            self.waiting[index].pass().await;
+            if read(&self.blocks[index]) > 0 {
+                self.gate.pass();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Trap {
+    fn new() -> Self {
+        let (waiting, blocks) = ([(); 2].map(|()| Door::shut()), [(); 2].map(|()| counter()));
+        Self { waiting, blocks, gate: Gate::new() }
+    }
+}
+
+#[test]
+fn a_write_that_blocks_its_thread_keeps_no_other_flusher_from_collecting() {
+    let trap = Trap::new();
+    let batcher = singly().flushers(2).concurrency(2).spawn_async(sinks(trap.clone())).unwrap();
+    (0..3).for_each(|_| batcher.producer().add(0).unwrap());
+    let here = || [trap.waiting[0].here(), trap.waiting[1].here()];
+    until("three of four may wait", || here().iter().sum::<u64>() == 3);
+    // Only one flusher has room for another write: it is the one that collects.
+    let collects = usize::from(here()[1] == 1);
+    thread::sleep(Duration::from_millis(20)); // time to fall asleep over it
+    count(&trap.blocks[collects]);
+    trap.waiting[collects].admit(1);
+    trap.gate.wait_for(1);
+    trap.waiting[1 - collects].admit(2);
+    batcher.producer().add(1).unwrap();
+    until("the other has written it", || batcher.tally().flushed_ok == 3);
+    trap.gate.open();
+    assert!(shut_down(batcher).is_clean());
+}
+
+#[test]
+fn what_was_drained_is_handed_back_though_a_write_blocks_the_thread() {
+    let trap = Trap::new();
+    let batcher = singly()
+        .max_batch_size(100)
+        .weight(|item: &u64| if *item == 0 { 10 } else { 1 })
+        .max_batch_bytes(10)
+        .max_batch_delay(None)
+        .concurrency(2)
+        .spawn_async(sinks(trap.clone()))
+        .unwrap();
+    batcher.producer().add(0).unwrap();
+    until("it is written", || trap.waiting[0].here() == 1);
+    (1..=3).for_each(|item| batcher.producer().add(item).unwrap());
+    until("some are taken out of the queue, to be weighed", || batcher.stats().queue_depth < 3);
+    count(&trap.blocks[0]);
+    trap.waiting[0].admit(1);
+    trap.gate.wait_for(1);
+    let report = batcher.shutdown(Duration::ZERO);
+    assert_balances(&report.tally);
+    assert_eq!((report.tally.unknown, report.unflushed), (1, vec![1, 2, 3]));
+    trap.gate.open();
 }
 
 /// How a sink may end its last call.
