@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use common::{Gate, LONG, assert_balances, no_second_try, refusing_sinks};
 use sluicegate::{
-    AckReason, Applied, Batch, Batcher, Builder, Class, Dead, Mode, Retry, Sink, SinkLimits, Stuck,
-    TestClock, WriteContext, WriteError, sink,
+    AckReason, Applied, Batch, Batcher, Builder, Class, Dead, Flusher, Mode, Retry, Sink,
+    SinkLimits, SpawnError, Stuck, TestClock, WriteContext, WriteError, sink,
 };
 
 /// What is known of a letter, without the item's type.
@@ -195,4 +195,19 @@ fn one_that_hangs_does_not_hold_shutdown_up() {
     assert_eq!(report.tally.flushed_fail, 4);
     assert_balances(&report.tally);
     gate.open();
+}
+
+#[test]
+fn a_start_that_fails_closes_the_dead_letter_sink_once() {
+    for sound in [0, 1, 2] {
+        let (keeper, _, calls) = keeper(|_| false);
+        let refused = Batcher::<u64>::builder().flushers(3).dead_letters(keeper).spawn(
+            move |flusher: Flusher| match flusher.index {
+                index if index < sound => Ok(sink::NullSink),
+                _ => Err(WriteError::disconnected("nobody there")),
+            },
+        );
+        assert!(matches!(refused, Err(SpawnError::Open { .. })));
+        assert_eq!(*calls.lock().unwrap(), [0], "{sound} of three sinks opened");
+    }
 }

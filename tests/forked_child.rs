@@ -9,6 +9,8 @@
 
 mod common;
 
+#[cfg(feature = "tokio")]
+use std::future::poll_fn;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -450,4 +452,61 @@ fn in_an_async_sink() {
 #[cfg(feature = "tokio")]
 fn a_child_that_leaves_an_async_sink_ends() {
     run_anew("in_an_async_sink", 1);
+}
+
+/// The child comes back from a write of three that are in flight: the other two are the parent's
+/// and are not polled in it, neither that before it nor that after it.
+#[test]
+#[cfg(feature = "tokio")]
+#[ignore = "forks its process: run by a_child_of_an_async_sink_polls_no_other_write"]
+fn beside_other_writes() {
+    use sluicegate::{AsyncContext, Flusher, WriteError, sink};
+
+    let parent = std::process::id();
+    let (codes, polled) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+    let (note, polls) = (Arc::clone(&codes), Arc::clone(&polled));
+    let batcher = Batcher::builder()
+        .max_batch_size(1)
+        .concurrency(3)
+        .spawn_async(async move |_: Flusher| {
+            let (note, polls) = (Arc::clone(&note), Arc::clone(&polls));
+            Ok::<_, WriteError>(sink::from_async_fn(
+                async move |batch: &Batch<u64>, _: &mut AsyncContext<'_>| {
+                    if batch[0] != 1 {
+                        polls.fetch_add(1, Ordering::Relaxed);
+                        let mut first = true;
+                        return poll_fn(|_| match mem::take(&mut first) {
+                            true => Poll::Pending,
+                            // SAFETY: as in `fork_often`.
+                            false if std::process::id() != parent => unsafe { libc::_exit(3) },
+                            false if note.lock().unwrap().is_empty() => Poll::Pending,
+                            false => Poll::Ready(Ok(())),
+                        })
+                        .await;
+                    }
+                    while polls.load(Ordering::Relaxed) < 2 {
+                        tokio::task::yield_now().await;
+                    }
+                    // SAFETY: as in `fork_often`.
+                    match unsafe { libc::fork() } {
+                        // SAFETY: as in `fork_often`.
+                        0 => drop(unsafe { libc::alarm(ALARM) }),
+                        pid => note.lock().unwrap().push(wait_for(pid)),
+                    }
+                    tokio::task::yield_now().await; // not ready yet: others might be polled
+                    Ok(())
+                },
+            ))
+        })
+        .unwrap();
+    (0..3).for_each(|item| batcher.producer().add(item).unwrap());
+    assert_eq!(batcher.flush(LONG).unwrap().flushed_ok, 3);
+    assert!(batcher.shutdown(LONG).is_clean());
+    assert_eq!(*codes.lock().unwrap(), [0]);
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+fn a_child_of_an_async_sink_polls_no_other_write() {
+    run_anew("beside_other_writes", 1);
 }

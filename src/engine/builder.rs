@@ -497,6 +497,10 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
                 for (_, thread) in batcher.threads.take() {
                     let _ = thread.join();
                 }
+                if let Some(dead) = &shared.dead {
+                    // One that got no thread has not closed it.
+                    let _ = dead.close(shared.asking(Flusher { index: 0 }));
+                }
                 Err(error)
             }
         }

@@ -10,6 +10,8 @@ use crate::collect::{Former, Triggers};
 use crate::flush::{Admission, Node};
 use crate::ring::Ring;
 use crate::sink::from_fn;
+#[cfg(feature = "tokio")]
+use crate::sink::{AsyncContext, from_async_fn};
 use crate::sync::{Mutex, lock};
 use crate::{Batch, FlushWhen, WriteContext, WriteError};
 
@@ -114,4 +116,17 @@ fn the_rest_is_not_complete_while_an_item_is_just_being_published() {
     go_on(1);
     assert!(node.take_rest(&mut lock(&node.lease), &mut items));
     assert_eq!(items, [0, 1, 2]);
+}
+
+/// A waker in it would keep the runtime alive, and its sockets, for as long as a producer lives.
+#[cfg(feature = "tokio")]
+#[test]
+fn a_flusher_that_has_ended_is_not_at_the_bell() {
+    let write = async |_: &Batch<u64>, _: &mut AsyncContext<'_>| Ok(());
+    let opens = async move |_| Ok::<_, WriteError>(from_async_fn(write));
+    let batcher = Batcher::builder().spawn_async(opens).unwrap();
+    let shared = Arc::clone(&batcher.shared);
+    batcher.producer().add(1).unwrap();
+    assert!(batcher.shutdown(LONG).is_clean());
+    assert!(!shared.node.bell.forget(0));
 }

@@ -55,6 +55,17 @@ impl Bell {
         given_up
     }
 
+    /// Takes a flusher's task off the list, for it has ended: its waker keeps its runtime alive.
+    /// Whether it was listed.
+    #[cfg_attr(any(loom, shuttle), allow(dead_code))]
+    pub fn forget(&self, flusher: usize) -> bool {
+        let mut inner = lock(&self.0);
+        let old = inner.tasks.iter().position(|task| task.flusher == flusher);
+        let old = old.map(|index| inner.tasks.swap_remove(index));
+        drop(inner);
+        old.is_some()
+    }
+
     /// Locks the lease, or lists the flusher's task to be woken when that may be possible.
     pub fn poll_lock<'a, L>(
         &self,

@@ -2,8 +2,8 @@
 //!
 //! Three things wait in this engine: a flusher for a batch ([`Wake`]), a producer for room in a
 //! full ring, or for bytes of the memory budget ([`WaitList`], [`Budget`]); all do it on a
-//! `Parker`. Flushers that are tasks wait for one another at a `Bell`. Callers of `flush` and `shutdown` wait on the ledger's own condition variable
-//! (`flush::ledger`).
+//! `Parker`. Flushers that are tasks wait for one another at a `Bell`. Callers of `flush` and
+//! `shutdown` wait on the ledger's own condition variable (`flush::ledger`).
 
 #[cfg(any(feature = "tokio", loom, shuttle))]
 mod bell;
@@ -11,6 +11,9 @@ mod budget;
 mod line;
 mod list;
 mod parker;
+#[cfg(all(test, feature = "tokio"))]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;
 mod wake;
 
 #[cfg(any(feature = "tokio", loom, shuttle))]

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::guard::guarded;
+#[cfg(any(feature = "tokio", loom, shuttle))]
+use crate::sync::try_lock;
 use crate::sync::{Condvar, Mutex, lock, mutated, wait, wait_timeout};
 
 /// Where one thread or task sleeps at a time. It has its own flag and condition variable: a sink
@@ -90,6 +92,14 @@ impl Parker {
             Some(waker) => drop(guarded(|| waker.wake())),
             None => self.woken.notify_one(),
         }
+    }
+
+    /// Forgets the waker of a task that sleeps no more: it keeps the task's runtime alive. Who has
+    /// the lock just takes it, or is not there, in a child process: it is never waited for.
+    #[cfg(any(feature = "tokio", loom, shuttle))]
+    pub fn forget_waker(&self) {
+        let waker = try_lock(&self.inner).and_then(|mut inner| inner.waker.take());
+        drop(waker); // the caller's code: not under the lock
     }
 
     /// Forgets what is left of the last sleeper.

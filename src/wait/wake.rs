@@ -274,7 +274,12 @@ impl<T> Parking<'_, T> {
     /// The time has come, or there is something else to do. Returns what [`Wake::park`] does when
     /// its time has come.
     pub fn get_up(&mut self) -> Option<Instant> {
-        if std::mem::take(&mut self.lies) { self.wake.get_up(None) } else { None }
+        if !std::mem::take(&mut self.lies) {
+            return None;
+        }
+        let stamp = self.wake.get_up(None);
+        self.wake.parker.forget_waker();
+        stamp
     }
 }
 

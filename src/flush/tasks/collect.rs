@@ -65,7 +65,7 @@ pub async fn next<T, M: Mode<T>>(
                 if let Look::Work(work, permit) = shared.look(lease, buffer, true) {
                     return Some((work, permit));
                 }
-                tokio::time::sleep(STALL_SLEEP).await;
+                unconstrained(tokio::time::sleep(STALL_SLEEP)).await;
             }
         }
     }

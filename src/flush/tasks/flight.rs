@@ -87,11 +87,12 @@ type Write<'a, T, M> = Pin<Box<dyn Future<Output = Landed<T, M>> + 'a>>;
 pub struct Flight<'a, T, M: Mode<T>> {
     places: Vec<Option<Write<'a, T, M>>>,
     flying: usize,
+    restless: bool,
 }
 
 impl<'a, T, M: Mode<T>> Flight<'a, T, M> {
     pub fn new(places: usize) -> Self {
-        Self { places: (0..places).map(|_| None).collect(), flying: 0 }
+        Self { places: (0..places).map(|_| None).collect(), flying: 0, restless: false }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -108,16 +109,31 @@ impl<'a, T, M: Mode<T>> Flight<'a, T, M> {
         self.flying += 1;
     }
 
-    /// Polls the writes until one has ended.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Landed<T, M>> {
+    /// Polls the writes until one has ended. If one of them has forked, the child polls no other:
+    /// they are the parent's.
+    pub fn poll(&mut self, forked: impl Fn() -> bool, cx: &mut Context<'_>) -> Poll<Landed<T, M>> {
         for place in &mut self.places {
             let Some(write) = place else { continue };
-            if let Poll::Ready(landed) = write.as_mut().poll(cx) {
-                *place = None;
-                self.flying -= 1;
-                return Poll::Ready(landed);
+            match write.as_mut().poll(cx) {
+                Poll::Ready(landed) => {
+                    *place = None;
+                    self.flying -= 1;
+                    return Poll::Ready(landed);
+                }
+                Poll::Pending if forked() => break,
+                Poll::Pending => self.restless = true,
             }
         }
         Poll::Pending
+    }
+
+    /// The runtime may have put off a wake-up of a write, until the task is pending.
+    pub fn is_restless(&self) -> bool {
+        self.restless
+    }
+
+    /// The task was pending.
+    pub fn rested(&mut self) {
+        self.restless = false;
     }
 }

@@ -8,10 +8,12 @@
 //!
 //! The task looks for work while it has room for another write, and polls the writes in flight
 //! whenever it is woken. A write that ends interrupts the collecting: what came of it may change
-//! what is to be done next. The stages before and after the sink are those of any flusher.
+//! what is to be done next. The stages before and after the sink are those of any flusher, and run
+//! outside of the runtime: see [`Executor`].
 
 mod call;
 mod collect;
+mod executor;
 mod flight;
 
 use std::cell::Cell;
@@ -24,10 +26,10 @@ use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::runtime;
-use tokio::task::LocalSet;
+use tokio::task::yield_now;
 
 use call::{Cut, Watch};
+use executor::Executor;
 use flight::{Flight, Landed, Open, Writing};
 
 use super::classify::Answer;
@@ -59,6 +61,7 @@ pub struct AsyncFlusherThread<T, M: Mode<T>, F> {
 /// What stays the same for the flusher's task.
 #[derive(Clone, Copy)]
 struct Task<'a, T, M: Mode<T>, F> {
+    executor: &'a Executor,
     shared: &'a Shared<T, M>,
     factory: &'a F,
     flusher: Flusher,
@@ -79,6 +82,8 @@ struct Attendant<'a, T, M: Mode<T>, F: AsyncSinkFactory<T>> {
     more: bool,
     /// There never will be again.
     over: bool,
+    /// How often it has looked for what comes next.
+    rounds: u32,
 }
 
 /// What the task does next.
@@ -112,26 +117,33 @@ where
         let seat = shared.ledger.seat(flusher);
         let mut ending = Ending { shared, seat, close_errors: Vec::new() };
         let _serving = Serving::engine(shared.node.engine);
-        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
+        match Executor::new() {
+            Ok(executor) => {
+                let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
+                let task = Task {
+                    executor: &executor,
+                    shared,
+                    factory: &*factory,
+                    flusher,
+                    concurrency,
+                    watch: &watch,
+                };
+                if let Life::Forked = task.live(opened, &mut ending) {
+                    mem::forget((executor, ending));
+                    return;
+                }
+                shared.node.bell.forget(flusher.index);
+                executor.end();
+            }
             Err(error) => {
                 let error: BoxError = format!("no runtime for it: {error}").into();
                 let _ = opened.send(Opened { flusher, limits: Err(error) });
-                return;
+                drop(opened);
             }
-        };
-        let local = LocalSet::new();
-        let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
-        let task = Task { shared, factory: &*factory, flusher, concurrency, watch: &watch };
-        let life = local.block_on(&runtime, task.live(opened, &mut ending));
-        if let Life::Forked = life {
-            mem::forget((local, runtime, ending));
-            return;
         }
-        // What is left of the sink's tasks is the caller's code too, and a thread of
-        // `spawn_blocking` need not end.
-        let _ = guarded(|| drop(local));
-        let _ = guarded(|| runtime.shutdown_background());
+        if shared.ledger.closing(seat) {
+            ending.close_dead();
+        }
         let _ = guarded(|| drop(factory));
     }
 }
@@ -142,9 +154,9 @@ where
     M: Mode<T>,
     F: AsyncSinkFactory<T>,
 {
-    async fn live(&'a self, opened: Sender<Opened>, ending: &mut Ending<'_, T, M>) -> Life {
-        let flusher = self.flusher;
-        let (limits, open) = match self.open().await {
+    fn live(&'a self, opened: Sender<Opened>, ending: &mut Ending<'_, T, M>) -> Life {
+        let Self { executor, flusher, .. } = *self;
+        let (limits, open) = match executor.visit(self.open()) {
             Ok((open, limits)) => (Ok(limits), Some(open)),
             Err(error) => (Err(error), None),
         };
@@ -154,19 +166,16 @@ where
             return Life::Ended;
         }
         let mut attendant = Attendant::new(self, open);
-        attendant.serve().await;
+        attendant.serve();
         if self.shared.node.forked() {
             mem::forget(attendant);
             return Life::Forked;
         }
-        let last = self.shared.ledger.closing(ending.seat);
+        self.shared.ledger.closing(ending.seat);
         if let Some(open) = attendant.open.take() {
-            ending.close_errors.extend(self.close(open).await);
+            ending.close_errors.extend(executor.visit(self.close(open)));
         }
-        if last {
-            ending.close_dead();
-        }
-        Life::Ended
+        if self.shared.node.forked() { Life::Forked } else { Life::Ended }
     }
 
     async fn open(&self) -> Result<(Rc<Open<F::Sink>>, SinkLimits), BoxError> {
@@ -235,26 +244,21 @@ where
             spare,
             more: true,
             over: false,
+            rounds: 0,
         }
     }
 
     /// Collects and writes until there is nothing more. In a child process it returns at once.
-    async fn serve(&mut self) {
-        let mut rounds = 0_u32;
+    fn serve(&mut self) {
         while self.more || !self.flight.is_empty() {
-            rounds = rounds.wrapping_add(1);
-            if rounds.is_multiple_of(ROUNDS) {
-                // What is always ready would keep the runtime from its IO, timers and other tasks.
-                tokio::task::yield_now().await;
-            }
-            let next = self.next().await;
+            let next = self.task.executor.visit(self.next());
             if self.task.shared.node.forked() {
                 mem::forget(next); // the parent's
                 return;
             }
             match next {
                 Next::Landed(landed) => self.settle(landed),
-                Next::Work(place, work, permit) => self.launch(place, work, permit).await,
+                Next::Work(place, work, permit) => self.launch(place, work, permit),
                 Next::Done => self.more = false,
             }
         }
@@ -262,6 +266,33 @@ where
 
     /// Whatever comes first: a write that ends, or something to write if there is room for it.
     async fn next(&mut self) -> Next<T, M> {
+        self.rounds = self.rounds.wrapping_add(1);
+        if self.rounds.is_multiple_of(ROUNDS) {
+            // What is always ready would keep the runtime from its IO, timers and other tasks.
+            yield_now().await;
+        }
+        self.flight.rested();
+        let next = loop {
+            if let Some(next) = self.look().await {
+                break next;
+            }
+        };
+        if self.task.shared.node.forked() {
+            return next;
+        }
+        if self.open.as_ref().is_some_and(|open| open.broken.get()) {
+            let broken = self.open.take();
+            let _ = guarded(|| drop(broken));
+        }
+        if self.flight.is_restless() {
+            yield_now().await;
+        }
+        next
+    }
+
+    /// Looks at the writes in flight, and then for something to write until the task is woken.
+    /// `None`: look again.
+    async fn look(&mut self) -> Option<Next<T, M>> {
         let Self { task, flight, buffer, .. } = self;
         let node = &task.shared.node;
         let room = flight.room().filter(|_| self.more);
@@ -272,21 +303,31 @@ where
                 None => Next::Done,
             }
         });
+        let mut looked = false;
         poll_fn(|cx| {
             task.heed(cx);
-            if let Poll::Ready(landed) = flight.poll(cx) {
-                return Poll::Ready(Next::Landed(landed));
+            let woken = mem::replace(&mut looked, true);
+            if woken {
+                flight.rested();
+            } else if let Poll::Ready(landed) = flight.poll(|| node.forked(), cx) {
+                return Poll::Ready(Some(Next::Landed(landed)));
             }
             if node.forked() {
-                return Poll::Ready(Next::Done);
+                return Poll::Ready(Some(Next::Done));
             }
-            collecting.as_mut().poll(cx)
+            match collecting.as_mut().poll(cx) {
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+                // The lease is given on before writes are polled: one that blocks its thread would
+                // keep it, and nobody could collect.
+                Poll::Pending if woken && !flight.is_empty() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
         })
         .await
     }
 
     /// Begins to write a work.
-    async fn launch(&mut self, place: usize, mut work: Work<T, M>, permit: Permit) {
+    fn launch(&mut self, place: usize, mut work: Work<T, M>, permit: Permit) {
         let Task { shared, flusher, watch, .. } = *self.task;
         if self.buffer.items.capacity() == 0 {
             self.buffer = self.spare.pop().unwrap_or_default(); // the batch has taken it
@@ -299,7 +340,7 @@ where
         let Started { spoiled, at: started, answer } = begun;
         let open = match answer {
             Some(answer) => Err(answer),
-            None => self.opened(started).await,
+            None => self.opened(started),
         };
         let writing = Writing { place, work, spoiled, started };
         match open {
@@ -313,11 +354,11 @@ where
     }
 
     /// The sink, opened again if need be: then no write is in flight, for a panic ends them all.
-    async fn opened(&mut self, started: Instant) -> Result<Rc<Open<F::Sink>>, Answer> {
+    fn opened(&mut self, started: Instant) -> Result<Rc<Open<F::Sink>>, Answer> {
         if let Some(open) = &self.open {
             return Ok(Rc::clone(open));
         }
-        let opened = self.task.open().await;
+        let opened = self.task.executor.visit(self.task.open());
         let now = self.task.shared.node.clock.now();
         match opened {
             Ok((open, _)) => Ok(Rc::clone(self.open.insert(open))),
@@ -334,10 +375,6 @@ where
         let Landed { writing, answer, mut marked } = landed;
         let Writing { place, work, spoiled, .. } = writing;
         let Task { shared, flusher, watch, concurrency, .. } = *self.task;
-        if self.open.as_ref().is_some_and(|open| open.broken.get()) {
-            let broken = self.open.take();
-            let _ = guarded(|| drop(broken));
-        }
         let slot = shared.ledger.seat(flusher).slot(place);
         match finish(shared, slot, work, spoiled, answer, &mut marked) {
             Some(empty) => {
