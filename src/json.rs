@@ -25,3 +25,22 @@ impl fmt::Display for Quoted<'_> {
         f.write_char('"')
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Quoted;
+
+    #[test]
+    fn what_json_does_not_allow_in_strings_is_escaped() {
+        let cases = [
+            ("", r#""""#),
+            ("plain é \u{7f}", "\"plain é \u{7f}\""),
+            (r#"say "hi" \ twice"#, r#""say \"hi\" \\ twice""#),
+            ("\n two\nlines\n", r#""\n two\nlines\n""#),
+            ("\0\t\u{1f}\r\n", r#""\u0000\u0009\u001f\u000d\n""#),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Quoted(text).to_string(), expected);
+        }
+    }
+}

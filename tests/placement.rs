@@ -84,6 +84,7 @@ fn more_flushers_than_cores_take_siblings_first_and_then_share_and_say_so() {
 
     let plan = on_cores(&machines::laptop(), 4);
     says(&plan.notes()[0], &["4 flushers for 4 cores: producers have none"]);
+    assert!(!plan.to_string().contains("is left to the system"), "it is not:\n{plan}");
 }
 
 #[test]
@@ -176,6 +177,14 @@ fn nodes_with_gaps_in_their_numbers_and_one_without_memory() {
     assert_eq!(cpus(&plan), ["1", "5", "9"]);
     assert_eq!(neighbours(&plan), [[8, 2], [8, 0], [0, 2]]);
     assert_eq!(homes(&plan, [0, 4, 8, 1_000]), [0, 2, 8, 0]);
+}
+
+#[test]
+fn at_the_same_distance_memory_with_cpus_is_taken_before_memory_alone() {
+    let nodes = [NumaNode::new(0, None), NumaNode::new(1, GIB), NumaNode::new(2, GIB)];
+    let cpus = [Cpu::new(0, 0), Cpu { package: 1, ..Cpu::new(1, 2) }];
+    let plan = on_cores(&Topology::builder().nodes(nodes).cpus(cpus).build(), 1);
+    assert_eq!(memory(&plan), [Some(2), Some(2)]);
 }
 
 #[test]
