@@ -8,6 +8,7 @@
 //! | [`Dead`], [`sink::DeadLetterFile`] | what the sink will never take, and a file for it |
 //! | [`Pump`], [`TestClock`] | the engine without threads, for tests of time |
 //! | [`Stats`], [`Tally`] | where the items are |
+//! | [`placement`] | which node gets a ring, and where flushers run |
 //! | [`ring`] | the queue alone |
 #![cfg_attr(
     all(feature = "testing", not(any(loom, shuttle))),
@@ -28,7 +29,9 @@ mod engine;
 mod error;
 mod flush;
 mod guard;
+mod json;
 mod mode;
+pub mod placement;
 #[allow(unsafe_code)]
 pub mod ring;
 #[cfg(test)]
@@ -58,6 +61,7 @@ pub use flush::{
 };
 
 pub use mode::{Mode, Plain, Tracked};
+pub use placement::Pin;
 pub use sink::{
     Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
     WriteError,

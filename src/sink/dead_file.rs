@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::file::{Destination, LineBuffer, Truncate as _};
 use super::{Applied, BoxError, Class, Dead, Sink, WriteContext, WriteError};
 use crate::batch::Batch;
+use crate::json::Quoted;
 
 const DEFAULT_ROTATE_AT: u64 = 64 << 20;
 
@@ -333,39 +334,22 @@ fn write_line<T>(
     let (version, batch, part) = (dead.version, dead.batch.get(), dead.batch.part());
     write!(out, r#"{{"version":{version},"id":"{id}","batch":{batch},"part":{part},"#)?;
     write!(out, r#""class":"{class}","#)?;
-    write!(out, r#""applied":"{applied}","error":"#)?;
-    write_string(&dead.error.to_string(), out);
+    write!(out, r#""applied":"{applied}","error":{}"#, Quoted(&dead.error.to_string()))?;
     let (first, last) = (unix_time(dead.first).as_millis(), unix_time(dead.last).as_millis());
     write!(out, r#","attempts":{},"first_ms":{first},"last_ms":{last}"#, dead.attempts)?;
     out.extend_from_slice(br#","tenant":"#);
     match &dead.tenant {
-        Some(tenant) => write_string(tenant, out),
+        Some(tenant) => write!(out, "{}", Quoted(tenant))?,
         None => out.extend_from_slice(b"null"),
     }
     if json {
         out.extend_from_slice(br#","encoding":"json","item":"#);
         out.extend_from_slice(item.as_bytes());
     } else {
-        out.extend_from_slice(br#","encoding":"text","item":"#);
-        write_string(item, out);
+        write!(out, r#","encoding":"text","item":{}"#, Quoted(item))?;
     }
     out.push(b'}');
     Ok(())
-}
-
-/// Text as a string of JSON.
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for &byte in text.as_bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            // Writing to a vector cannot fail.
-            0..0x20 => drop(write!(out, "\\u{byte:04x}")),
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }
 
 impl<T, F> fmt::Debug for DeadLetterFile<T, F> {
