@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Proves what needs several NUMA nodes, on a machine that has one: boots a real Linux kernel with nodes as asked for,
-# under emulation, and runs numa-tests/ in it. Then plants each bug of numa-tests/mutants.txt, which must fail the checks
-# that it names. Says nothing about speed.
+# under emulation, and runs numa-tests/ in it. Then plants each bug of numa-tests/mutants.txt, which must fail the
+# checks that it names. Says nothing about speed.
 #
 # A boot passes if the emulator ends with exit code 1 (what the guest wrote to isa-debug-exit) and a verdict is in the
 # log of the console. Code 3 is a failed check. Anything else (the kernel panicked, the guest switched itself off, time
 # ran out) is no verdict, and fails here whatever was expected.
 #
-# The kernel and busybox are Debian's, downloaded once (28 MB) and taken apart, not installed; qemu is installed if it is
-# missing (60 MB). Without a Debian to get them from, or on another processor, the script says so and succeeds; with CI
+# The kernel and busybox are Debian's, downloaded once (28 MB) and taken apart, not installed; qemu is installed if it
+# is missing. Without a Debian to get them from, or on another processor, the script says so and succeeds; with CI
 # set it fails, because there the proof is owed.
 #
 # usage: ci/numa.sh [--no-mutants] [MACHINE…]   (without names: all machines; with names: those, and no mutants)
@@ -65,7 +65,8 @@ part() {
 }
 
 kernel_package() { # what Debian's package of the current cloud kernel depends on
-    apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
 }
 
 parts() { # the kernel and busybox, as of the package lists that are there
@@ -146,8 +147,8 @@ boot() {
     line+=" numa_balancing=disable"
     line+=" sluicegate.machine=$name sluicegate.nodes=$nodes sluicegate.distances=$distances sluicegate.mib=$NODE_MIB"
     [ -z "$mutant" ] || line+=" sluicegate.mutant=$mutant"
-    timeout --kill-after=5 "$NUMA_TIMEOUT" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max "${arguments[@]}" \
-        -nodefaults -display none -no-reboot -serial stdio -device isa-debug-exit,iobase=0x501,iosize=1 \
+    timeout --kill-after=5 "$NUMA_TIMEOUT" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max \
+        "${arguments[@]}" -nodefaults -display none -no-reboot -serial stdio -device isa-debug-exit,iobase=0x501,iosize=1 \
         -kernel "$WORK/vmlinuz" -initrd "$WORK/initramfs" -append "$line" </dev/null >"$log.raw" 2>&1 || rc=$?
     tr -d '\r' <"$log.raw" >"$log"
     rm "$log.raw"
