@@ -1,6 +1,6 @@
 # Each target is a thin call of a script in ci/, so that people and CI run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all loom shuttle asan bench paired deny docs miri plots
+.PHONY: help demo test check all loom shuttle numa asan bench paired deny docs miri plots
 
 FILE ?=
 ARGS ?=
@@ -17,7 +17,7 @@ test: ## everything that proves the protocols, in default bounds
 check: ## format, lints, documentation, dependencies
 	@ci/check.sh
 
-all: ## what CI runs: check, then test
+all: ## what CI runs: check, then test, then numa
 	@ci/all.sh
 
 loom: ## models of the protocols, stock and patched loom, every mutant killed (ARGS=… see ci/loom.sh)
@@ -25,6 +25,9 @@ loom: ## models of the protocols, stock and patched loom, every mutant killed (A
 
 shuttle: ## random schedules of larger shapes
 	@ci/shuttle.sh $(ARGS)
+
+numa: ## checks on an emulated machine with several NUMA nodes, every mutant killed (ARGS="[MACHINE…]")
+	@ci/numa.sh $(ARGS)
 
 asan: ## the stress test under AddressSanitizer (nightly toolchain)
 	@ci/asan.sh $(ARGS)

@@ -11,6 +11,12 @@ model_lints() {
         cargo clippy --manifest-path loom-tests/Cargo.toml --locked --tests -- -D warnings
 }
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked; }
+numa_format() { cargo fmt --manifest-path numa-tests/Cargo.toml --check; }
+numa_lints() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || { say "left out: they build on Linux on x86-64 only"; return 0; }
+    CARGO_TARGET_DIR="$TARGET/numa/build" \
+        cargo clippy --manifest-path numa-tests/Cargo.toml --locked --all-targets -- -D warnings
+}
 
 step "rooms" ci/rooms.sh
 step "format" cargo fmt --all --check
@@ -20,5 +26,7 @@ if [ -f loom-tests/Cargo.toml ]; then
     step "format of the models" model_format
     step "lints of the models" model_lints
 fi
+step "format of the NUMA checks" numa_format
+step "lints of the NUMA checks" numa_lints
 step "documentation" documentation
 step "dependencies" ci/deny.sh
