@@ -1,36 +1,18 @@
-//! Configures an engine and starts it.
+//! What an engine is to be.
 
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::threads::Start;
-use super::{Batcher, Pump};
-use crate::clock::{Clock, TestClock};
-use crate::collect::{Former, Triggers, Weight};
-use crate::config::{Config, ConfigError, FlushWhen, OnFailure, WhenFull};
-use crate::error::SpawnError;
-#[cfg(feature = "tokio")]
-#[cfg(not(any(loom, shuttle)))]
-use crate::flush::AsyncFlusherThread;
+use crate::collect::Weight;
+use crate::config::{Config, FlushWhen, OnFailure, WhenFull};
 use crate::flush::{
-    Adaptive, Added, Admission, Bounds, Breaker, DeadLetterSink, DeadLetters, DroppedItem, Expiry,
-    FailedItem, FlusherThread, Gate, Key, Lease, Ledger, Node, OnDropped, OnFailed, Opened, Policy,
-    Retries, Retry, Seat, Shared, Throttle,
+    Adaptive, Added, Breaker, DeadLetterSink, DroppedItem, FailedItem, Key, OnDropped, OnFailed,
+    Retry, Throttle,
 };
 use crate::mode::{Mode, Plain, Tracked};
-use crate::ring::{CloseInChild, Ring, enlist};
-#[cfg(feature = "tokio")]
-#[cfg(not(any(loom, shuttle)))]
-use crate::sink::AsyncSinkFactory;
-use crate::sink::{Dead, Flusher, Sink, SinkFactory, SinkLimits};
-use crate::sync::{MutexGuard, lock};
-use crate::telemetry::Counter;
-use crate::wait::Budget;
+use crate::sink::{Dead, Sink};
 
 /// Collects what an engine is to be; [`spawn`](Self::spawn) checks it and starts it.
 ///
@@ -49,14 +31,14 @@ use crate::wait::Budget;
 /// | `leave_behind_after` | 50 s | later: a flusher whose sink has not returned is replaced |
 /// | `concurrency` | 1 | writes in flight per flusher of an async sink |
 pub struct Builder<T, M = Plain> {
-    config: Config,
-    weight: Option<Weight<T>>,
-    added: Option<Added<T>>,
-    on_failed: Option<OnFailed<T>>,
-    on_dropped: Option<OnDropped<T>>,
-    key: Option<Key<T>>,
-    dead: Option<DeadLetterSink<T>>,
-    mode: PhantomData<M>,
+    pub(super) config: Config,
+    pub(super) weight: Option<Weight<T>>,
+    pub(super) added: Option<Added<T>>,
+    pub(super) on_failed: Option<OnFailed<T>>,
+    pub(super) on_dropped: Option<OnDropped<T>>,
+    pub(super) key: Option<Key<T>>,
+    pub(super) dead: Option<DeadLetterSink<T>>,
+    pub(super) mode: PhantomData<M>,
 }
 
 impl<T: Send + 'static> Builder<T> {
@@ -361,244 +343,6 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         self.config.seed = Some(seed);
         self
     }
-
-    /// Starts the engine: opens a sink on the thread of each flusher, and returns when all are
-    /// open.
-    ///
-    /// ```
-    /// use sluicegate::{Batcher, SpawnError, WriteError, sink::NullSink};
-    ///
-    /// let refused = Batcher::<u64>::builder()
-    ///     .queue_depth(1000)
-    ///     .spawn(|_| Ok::<_, WriteError>(NullSink));
-    /// let Err(SpawnError::Config(error)) = refused else { panic!() };
-    /// assert_eq!(error.key(), "queue_depth");
-    /// ```
-    ///
-    /// # Errors
-    /// [`SpawnError`]; whatever was started is stopped again.
-    pub fn spawn<F: SinkFactory<T>>(self, factory: F) -> Result<Batcher<T, M>, SpawnError> {
-        let Config { write_timeout, leave_behind_after, concurrency, .. } = self.config;
-        if concurrency > 1 {
-            return Err(ConfigError::ConcurrencyWithSyncSink { concurrency }.into());
-        }
-        let start = |shared: &Arc<Shared<T, M>>, factory: Arc<F>, seat, opened| {
-            let thread = FlusherThread { shared: Arc::clone(shared), factory, seat, opened };
-            thread::Builder::new().name(name_of(seat)).spawn(move || thread.run())
-        };
-        let factory = Arc::new(factory);
-        let mut batcher = self.start(|shared, seat, opened| {
-            start(shared, Arc::clone(&factory), seat, Some(opened))
-        })?;
-        if let Some(grace) = leave_behind_after {
-            let limit = write_timeout.saturating_add(grace);
-            let shared = Arc::clone(&batcher.shared);
-            // Whoever hangs has it still; but for that, the last flusher is to drop it.
-            let factory = Arc::downgrade(&factory);
-            let ready = Box::new(move || -> Option<Start> {
-                let (shared, factory) = (Arc::clone(&shared), factory.upgrade()?);
-                Some(Box::new(move |seat| start(&shared, Arc::clone(&factory), seat, None)))
-            });
-            batcher.watch(limit, ready).map_err(SpawnError::Thread)?;
-        }
-        Ok(batcher)
-    }
-
-    /// As [`spawn`](Self::spawn), for an async sink: each flusher has a current-thread runtime of
-    /// its own, and up to [`concurrency`](Self::concurrency) writes in flight on it. The caller may
-    /// be in a runtime or not: nothing of the engine runs there. Needs the feature `tokio`.
-    ///
-    /// The runtime has timers, and sockets if the program turns tokio's feature `net` on. Its
-    /// timers count in milliseconds, so a batch may be closed up to one later than due.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use sluicegate::{AsyncContext, AsyncSink, Batch, Batcher, Flusher, WriteError};
-    ///
-    /// struct Client;
-    /// impl Client {
-    ///     async fn connect(_url: &str) -> Result<Self, std::io::Error> {
-    ///         Ok(Self) // and tokio::spawn what drives the connection
-    ///     }
-    /// }
-    /// impl AsyncSink<u64> for Client {
-    ///     async fn write(&self, _: &Batch<u64>, _: &mut AsyncContext<'_>) -> Result<(), WriteError> {
-    ///         tokio::time::sleep(Duration::from_millis(1)).await; // the round trip
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let url = "host=/run/db".to_owned();
-    /// let batcher = Batcher::builder()
-    ///     .concurrency(4)
-    ///     .write_timeout(Duration::from_secs(3))
-    ///     .spawn_async(async move |_: Flusher| Client::connect(&url).await)?;
-    /// (0..10_000).for_each(|item| batcher.producer().add(item).unwrap());
-    /// assert_eq!(batcher.shutdown(Duration::from_secs(5)).tally.flushed_ok, 10_000);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`SpawnError`]; whatever was started is stopped again.
-    #[cfg(feature = "tokio")]
-    #[cfg(not(any(loom, shuttle)))]
-    pub fn spawn_async<F: AsyncSinkFactory<T>>(
-        self,
-        factory: F,
-    ) -> Result<Batcher<T, M>, SpawnError> {
-        let Config { write_timeout, concurrency, .. } = self.config;
-        let factory = Arc::new(factory);
-        self.start(|shared, seat, opened| {
-            let (shared, factory) = (Arc::clone(shared), Arc::clone(&factory));
-            let flusher = seat.flusher();
-            let thread =
-                AsyncFlusherThread { shared, factory, flusher, opened, write_timeout, concurrency };
-            thread::Builder::new().name(name_of(seat)).spawn(move || thread.run())
-        })
-    }
-
-    /// Starts a thread for each flusher, and waits until their sinks are open.
-    fn start(
-        self,
-        thread: impl Fn(&Arc<Shared<T, M>>, Seat, Sender<Opened>) -> io::Result<JoinHandle<()>>,
-    ) -> Result<Batcher<T, M>, SpawnError> {
-        let flushers = self.config.flushers;
-        let shared = Arc::new(self.shared(Clock::default())?);
-        let weak: Weak<dyn CloseInChild> = Arc::downgrade(&shared) as _;
-        enlist(weak);
-        let mut batcher = Batcher::new(Arc::clone(&shared), flushers);
-        // Until every sink is open and has told its limits, nobody collects.
-        let mut lease = lock(&shared.node.lease);
-        let (sender, opened) = channel();
-        let mut failure = None;
-        for index in 0..flushers {
-            let seat = shared.ledger.seat(Flusher { index });
-            match thread(&shared, seat, sender.clone()) {
-                Ok(handle) => batcher.threads.add(seat, handle),
-                Err(error) => {
-                    failure = Some(SpawnError::Thread(error));
-                    break;
-                }
-            }
-        }
-        drop(sender);
-        let failure = failure.or(limit(&mut lease, &opened).err());
-        if failure.is_some() {
-            shared.node.stop();
-        }
-        drop(lease);
-        shared.node.lease_is_free();
-        match failure {
-            None => {
-                batcher.finished = false;
-                Ok(batcher)
-            }
-            Some(error) => {
-                for (_, thread) in batcher.threads.take() {
-                    let _ = thread.join();
-                }
-                if let Some(dead) = &shared.dead {
-                    // One that got no thread has not closed it.
-                    let _ = dead.close(shared.asking(Flusher { index: 0 }));
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Makes an engine without threads, driven by the caller, with a clock of the caller's; see
-    /// [`Pump`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` and `concurrency` are read as 1.
-    pub fn pump<S: Sink<T>>(
-        mut self,
-        sink: S,
-        clock: TestClock,
-    ) -> Result<Pump<T, S, M>, ConfigError> {
-        (self.config.flushers, self.config.concurrency) = (1, 1);
-        let shared = self.shared(Clock::Test(clock.clone()))?;
-        let limits = sink.limits();
-        lock(&shared.node.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
-        Ok(Pump::new(shared, sink, clock))
-    }
-
-    fn shared(self, clock: Clock) -> Result<Shared<T, M>, ConfigError> {
-        /// Numbers the engines of this process.
-        static ENGINES: Counter = Counter::new(1);
-        let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
-        let dead = dead.map(DeadLetters::new);
-        config.check(weight.is_some(), key.is_some())?;
-        let ring = Ring::new(config.queue_depth)
-            .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
-        let triggers = Triggers {
-            max_batch_size: config.max_batch_size.unwrap_or(config.queue_depth),
-            max_batch_bytes: config.max_batch_bytes,
-            max_batch_delay: config.max_batch_delay,
-            flush_when: config.flush_when,
-        };
-        let former = Former::new(triggers, weight.clone(), clock.now());
-        let expiry = config.max_age.map(|max_age| Expiry { max_age, added });
-        let admission = Admission {
-            when_full: config.when_full,
-            budget: config.max_queue_bytes.map(Budget::new),
-            weight,
-            stamped: expiry.as_ref().is_some_and(|expiry| expiry.added.is_none()),
-        };
-        let node = Node::new(ENGINES.count(), ring, former, admission, clock.clone());
-        let ledger = Ledger::new(
-            config.flushers,
-            config.queue_depth,
-            config.failed_kept,
-            retries(&config),
-            Gate::new(&config.permits, config.retry.as_ref(), clock.now()),
-            clock,
-        )
-        .with_writes(config.concurrency);
-        let mut policy = Policy::new(config.seed);
-        policy.retry = config.retry;
-        policy.bisect = config.bisect;
-        policy.on_failure = config.on_failure;
-        policy.key = key;
-        policy.weight = node.admission.weight.clone();
-        let write_timeout = config.write_timeout;
-        Ok(Shared { node, ledger, on_failed, on_dropped, expiry, policy, dead, write_timeout })
-    }
-}
-
-/// Of a flusher's thread, for debuggers and profilers.
-fn name_of(seat: Seat) -> String {
-    format!("sluicegate-{}", seat.flusher().index)
-}
-
-/// Where works wait: as many items as the queue has and as may be in flight at once, unless told
-/// otherwise.
-fn retries<T, M: Mode<T>>(config: &Config) -> Retries<T, M> {
-    let retry = config.retry.unwrap_or_default();
-    let batch = config.max_batch_size.unwrap_or(config.queue_depth) as u64;
-    let writes = config.flushers.saturating_mul(config.concurrency) as u64;
-    let in_flight = batch.saturating_mul(writes);
-    let most = (config.queue_depth as u64).saturating_add(in_flight);
-    let items = retry.max_items.map_or(most, |items| items as u64);
-    let bounds = Bounds { items, bytes: retry.max_bytes, batch };
-    Retries::new(config.on_failure, bounds, retry.give_up_after)
-}
-
-/// Waits until each sink is open and narrows the triggers to what they all take.
-fn limit<T, M: Mode<T>>(
-    lease: &mut MutexGuard<'_, Lease<T, M>>,
-    opened: &Receiver<Opened>,
-) -> Result<(), SpawnError> {
-    let mut failure = Ok(());
-    for Opened { flusher, limits } in opened {
-        match limits {
-            Ok(SinkLimits { max_batch_size, max_batch_bytes }) => {
-                lease.former.limit(max_batch_size, max_batch_bytes);
-            }
-            Err(source) => failure = failure.and(Err(SpawnError::Open { flusher, source })),
-        }
-    }
-    failure
 }
 
 impl<T, M> fmt::Debug for Builder<T, M> {

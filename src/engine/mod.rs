@@ -8,6 +8,7 @@ mod futures_sink;
 mod producer;
 mod pump;
 mod shutdown;
+mod spawn;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
