@@ -44,7 +44,9 @@ fn every_item_has_one_fate_and_every_bound_holds() {
             Err((seed, panic)) => tell(seed, panic),
         }
     }
-    seen.assert_all();
+    if count >= SCENARIOS {
+        seen.assert_all();
+    }
 }
 
 /// A seed whose scenario has failed, and how.

@@ -104,7 +104,7 @@ impl Scenario {
             .retry(self.retry.as_ref().map(|retry| RetrySettings::build(retry, waiting)))
             .breaker(self.breaker.map(|open| Breaker::default().min_writes(4).while_open(open)))
             .throttle(self.throttle())
-            .adaptive(self.adaptive.then(Adaptive::default))
+            .adaptive(self.adaptive.map(|most| Adaptive::default().max(most)))
             .on_dropped(move |item: DroppedItem<u64>| let_go.lock().unwrap().let_go(&item));
         if self.on_failure == OnFailure::ParkKey {
             builder = builder.key(move |item| item % keys);

@@ -130,6 +130,9 @@ impl Fates {
         let item = self.item(number);
         let (before, called, weight) = (item.fate.replace(fate), item.calls > 0, item.weight);
         self.must(before.is_none(), || format!("{number} is {before:?}, and now {fate:?}"));
+        if before.is_some() {
+            return;
+        }
         self.open -= 1;
         self.open_bytes -= weight;
         if called {

@@ -37,7 +37,8 @@ pub struct Scenario {
     pub breaker: Option<WhileOpen>,
     pub calls_per_second: Option<f64>,
     pub items_per_second: Option<f64>,
-    pub adaptive: bool,
+    /// The most writes in flight that the adaptive limit allows.
+    pub adaptive: Option<usize>,
     pub bisect: bool,
     pub max_age: Option<Duration>,
     /// The engine itself takes down when each item was added.
@@ -169,7 +170,7 @@ impl Scenario {
             breaker: rng.pick(&[None, Some(WhileOpen::Hold), Some(WhileOpen::DeadLetter)]),
             calls_per_second: rng.pick(&[None, None, Some(5.0), Some(100.0)]),
             items_per_second: rng.pick(&[None, None, None, Some(30.0), Some(500.0)]),
-            adaptive: rng.one_in(4),
+            adaptive: rng.pick(&[None, None, Some(1), Some(64)]),
             bisect: !rng.one_in(4),
             max_age: rng.one_in(4).then(|| ms(rng.pick(&[1, 50, 2_000]))),
             stamped: acks.is_some() && rng.one_in(2),
