@@ -7,11 +7,14 @@ mod common;
 mod rig;
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use common::Rng;
 use rig::{MS, Rig, SECOND, failed};
 use sluicegate::testing::{Fault, Faults};
-use sluicegate::{Applied, Batcher, Builder, Class, Retry};
+use sluicegate::{
+    Applied, Batch, Batcher, Builder, Class, Dead, Retry, Stats, WriteContext, WriteError, sink,
+};
 
 /// One batch of so many items, at most.
 fn builder(size: usize) -> Builder<u64> {
@@ -23,29 +26,77 @@ fn halvings(n: usize) -> u32 {
     n.next_power_of_two().ilog2()
 }
 
+/// What is known of a dead letter.
+#[derive(Clone, Debug, PartialEq)]
+struct Letter {
+    item: u64,
+    class: Class,
+    applied: Applied,
+    text: String,
+    attempts: usize,
+    part: u32,
+}
+
+/// An engine with a dead-letter sink, and the letters that come there.
+fn with_letters(builder: Builder<u64>) -> (Builder<u64>, Arc<Mutex<Vec<Letter>>>) {
+    let letters = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&letters);
+    let write = move |batch: &Batch<Dead<u64>>, _: &mut WriteContext<'_>| {
+        keep.lock().unwrap().extend(batch.iter().map(|letter| Letter {
+            item: letter.item,
+            class: letter.class(),
+            applied: letter.applied(),
+            text: letter.error.to_string(),
+            attempts: usize::try_from(letter.attempts).unwrap(),
+            part: letter.batch.part(),
+        }));
+        Ok::<_, WriteError>(())
+    };
+    (builder.dead_letters(sink::from_fn(write)), letters)
+}
+
 #[test]
-fn one_bad_row_costs_two_writes_for_each_halving() {
+fn one_bad_row_costs_two_writes_for_each_halving_and_is_the_one_dead_letter() {
     let mut rng = Rng::seeded();
     for n in [512, 10_000] {
-        let end = n as u64 - 1;
+        let end = n - 1;
         for bad in [0, end, end / 2, end / 2 + 1, rng.below(end), rng.below(end)] {
-            let faults = Faults::seeded(0).poison(move |item| *item == bad);
-            let mut rig = Rig::new(builder(n), &faults);
-            rig.add(0..n as u64);
-            let stats = rig.stats();
-            let extra = stats.writes - 1;
-            assert!(extra as f64 <= 2.0 * (n as f64).log2() + 2.0, "{extra} more, {bad} of {n}");
-            assert_eq!(stats.splits, extra);
-            assert_eq!((stats.batches, stats.retries), (1, 0));
-            let good: Vec<u64> = (0..n as u64).filter(|item| *item != bad).collect();
-            assert_eq!(rig.store.items(), good, "in order");
-            let report = rig.pump.shutdown();
-            assert_eq!(failed(&report), [bad]);
-            assert_eq!(report.failed[0].error.class(), Class::Permanent);
-            assert!(report.failed[0].batch.part() > 0);
-            assert_eq!(report.tally.flushed_fail, 1);
+            one_bad_row(n, bad);
         }
     }
+}
+
+fn one_bad_row(n: u64, bad: u64) {
+    let faults = Faults::seeded(0).poison(move |item| *item == bad);
+    let (builder, letters) = with_letters(builder(usize::try_from(n).unwrap()));
+    let mut rig = Rig::new(builder, &faults);
+    rig.add(0..n);
+    let stats = rig.stats();
+    let extra = stats.writes - 1;
+    assert!(extra as f64 <= 2.0 * (n as f64).log2() + 2.0, "{extra} more, {bad} of {n}");
+    assert_eq!((stats.splits, stats.writes), (extra, rig.calls() as u64));
+    assert_eq!((stats.batches, stats.retries), (1, 0));
+    let good: Vec<u64> = (0..n).filter(|item| *item != bad).collect();
+    assert_eq!(rig.store.items(), good, "in order");
+    let asked = rig.asked();
+    let with_it: Vec<_> = asked.iter().filter(|call| call.items.contains(&bad)).collect();
+    let last = with_it.last().unwrap();
+    assert_eq!(last.items, [bad], "alone at last");
+    assert!(last.id.part() > 0);
+    let report = rig.pump.shutdown();
+    let letter = Letter {
+        item: bad,
+        class: Class::Permanent,
+        applied: Applied::Nothing,
+        text: "injected fault: a poison item in the batch".into(),
+        attempts: with_it.len(),
+        part: last.id.part(),
+    };
+    assert_eq!(*letters.lock().unwrap(), [letter], "exactly one");
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    let Stats { tally, dead_lettered, dead_letter_failures, .. } = report.stats;
+    assert_eq!((dead_lettered, dead_letter_failures), (1, 0));
+    assert_eq!((tally.flushed_ok, tally.flushed_fail, tally.unknown), (n - 1, 1, 0));
 }
 
 #[test]

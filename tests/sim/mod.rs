@@ -1,22 +1,27 @@
 //! One scenario: a random engine, a random sink, a random load, and what must hold at every step.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `sink` | the sinks with faults |
+//! | `engine` | builds the engine and drives it |
+//! | `fates` | the items, and what was seen to become of each |
+//! | `check`, `end` | what must hold at each call and step, and at the end |
+//! | `meter` | what retry budget and throttle allow |
 
 mod check;
+mod end;
+mod engine;
+mod fates;
+mod meter;
 mod sink;
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use sluicegate::sink::from_fn;
-use sluicegate::{
-    Applied, Batch, Batcher, Breaker, Dead, DroppedItem, OnFailure, Pump, PumpStep, Retry,
-    TestClock, Throttle, WhenFull, WhileOpen, WriteContext, WriteError,
-};
+use sluicegate::{OnFailure, Retry, WhenFull, WhileOpen};
 
-use crate::common::{Rng, assert_balances};
-use check::Checks;
-use sink::{Faults, SimSink};
+use crate::common::Rng;
+use sink::{Faults, Grave};
 
 /// Everything that a seed decides.
 #[derive(Clone, Debug)]
@@ -25,19 +30,31 @@ pub struct Scenario {
     pub depth: usize,
     pub size: usize,
     pub delay: Option<Duration>,
+    pub when_full: WhenFull,
     pub on_failure: OnFailure,
     pub keys: u64,
     pub retry: Option<RetrySettings>,
     pub breaker: Option<WhileOpen>,
     pub calls_per_second: Option<f64>,
+    pub items_per_second: Option<f64>,
+    /// The most writes in flight that the adaptive limit allows.
+    pub adaptive: Option<usize>,
     pub bisect: bool,
     pub max_age: Option<Duration>,
+    /// The engine itself takes down when each item was added.
+    pub stamped: bool,
+    /// One add in so many asks for an ack.
+    pub acks: Option<u64>,
+    pub weights: Option<Weights>,
     pub faults: Faults,
-    /// Whether there is a dead-letter sink, and one in how many letters it refuses.
-    pub dead: Option<u64>,
+    pub dead: Option<Grave>,
+    /// Failed items are told at once, not at the end.
+    pub on_failed: bool,
     pub ops: u64,
     /// How much time passes between two calls, at most, in ms.
     pub pace: u64,
+    /// All figures are looked at after each step.
+    pub thorough: bool,
 }
 
 /// As a [`Retry`], for the checks.
@@ -51,222 +68,142 @@ pub struct RetrySettings {
     pub unknown: bool,
 }
 
-/// What scenarios have brought about: a simulation in which nothing fails proves nothing.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub retries: u64,
-    pub splits: u64,
-    pub overflows: u64,
-    pub opened: u64,
-    pub failed: u64,
-    pub unknown: u64,
-    pub handed_back: u64,
-    pub expired: u64,
-    pub halted: u64,
-    pub parked: u64,
-    pub buried: u64,
-    pub refused: u64,
+/// What an item weighs, and the bounds on bytes.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    pub heaviest: u64,
+    pub max_batch_bytes: Option<u64>,
+    pub max_queue_bytes: Option<u64>,
+    /// What may wait to be tried again.
+    pub max_waiting_bytes: Option<u64>,
+    pub per_second: Option<f64>,
 }
 
+impl Weights {
+    pub fn of(&self, item: u64) -> u64 {
+        1 + (item & 0xFFFF_FFFF).wrapping_mul(0x9E37_79B9) % self.heaviest
+    }
+
+    fn random(rng: &mut Rng, tracked: bool) -> Self {
+        Self {
+            heaviest: rng.pick(&[1, 50, 700]),
+            max_batch_bytes: rng.pick(&[None, Some(100), Some(500)]),
+            max_queue_bytes: rng.pick(&[None, Some(500), Some(4_000)]).filter(|_| tracked),
+            max_waiting_bytes: rng.pick(&[None, None, Some(200)]),
+            per_second: rng.pick(&[None, None, Some(2_000.0)]),
+        }
+    }
+}
+
+/// What scenarios have brought about: a simulation in which nothing fails proves nothing.
+#[derive(Debug, Default)]
+pub struct Seen(BTreeMap<&'static str, u64>);
+
+const MUST_BE_SEEN: [&str; 24] = [
+    "acked",
+    "ack of a failed item",
+    "ack of an item that was handed back",
+    "ack of an item that was let go",
+    "ack of an item that may be in",
+    "buried",
+    "evicted",
+    "expired",
+    "failed",
+    "halted",
+    "handed back",
+    "item larger than the budget",
+    "newest let go",
+    "open breaker",
+    "overflow",
+    "panic of the dead-letter sink",
+    "panic of the sink",
+    "parked",
+    "rejected",
+    "retry",
+    "retry from the budget",
+    "split",
+    "unburied",
+    "unknown",
+];
+
 impl Seen {
-    pub fn add(&mut self, other: &Self) {
-        self.retries += other.retries;
-        self.splits += other.splits;
-        self.overflows += other.overflows;
-        self.opened += other.opened;
-        self.failed += other.failed;
-        self.unknown += other.unknown;
-        self.handed_back += other.handed_back;
-        self.expired += other.expired;
-        self.halted += other.halted;
-        self.parked += other.parked;
-        self.buried += other.buried;
-        self.refused += other.refused;
+    pub fn add(&mut self, what: &'static str, times: u64) {
+        *self.0.entry(what).or_default() += times;
+    }
+
+    pub fn add_all(&mut self, other: &Self) {
+        other.0.iter().for_each(|(what, times)| self.add(what, *times));
+    }
+
+    pub fn times(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
     }
 
     pub fn assert_all(&self) {
-        let Self { retries, splits, overflows, opened, failed, unknown, .. } = *self;
-        let Self { handed_back, expired, halted, parked, buried, refused, .. } = *self;
-        let all = [
-            retries,
-            splits,
-            overflows,
-            opened,
-            failed,
-            unknown,
-            handed_back,
-            expired,
-            halted,
-            parked,
-            buried,
-            refused,
-        ];
-        assert!(all.iter().all(|count| *count > 0), "something never happened: {self:?}");
+        for what in MUST_BE_SEEN {
+            assert!(self.times(what) > 0, "never happened: {what}; {self:?}");
+        }
     }
 }
-
-pub type Engine = Pump<u64, SimSink>;
 
 impl Scenario {
     pub fn random(seed: u64) -> Self {
         let mut rng = Rng::with(seed);
         let depth = rng.pick(&[2, 4, 16, 64]);
         let ms = Duration::from_millis;
+        let acks = rng.pick(&[None, Some(1), Some(3)]);
+        let on = [OnFailure::Skip, OnFailure::Skip, OnFailure::ParkKey, OnFailure::Halt];
         Self {
             seed,
             depth,
             size: 1 + rng.index(depth),
             delay: rng.pick(&[None, Some(ms(0)), Some(ms(10)), Some(ms(200))]),
-            on_failure: rng.pick(&[
-                OnFailure::Skip,
-                OnFailure::Skip,
-                OnFailure::ParkKey,
-                OnFailure::Halt,
+            when_full: rng.pick(&[
+                WhenFull::Reject,
+                WhenFull::Block,
+                WhenFull::DropNewest,
+                WhenFull::DropOldest,
             ]),
-            keys: rng.pick(&[1, 2, 10]),
-            retry: (!rng.one_in(5)).then(|| RetrySettings {
-                max_attempts: rng.pick(&[1, 2, 5, 100]),
-                give_up_after: ms(rng.pick(&[50, 1_000, 20_000])),
-                budget: rng.pick(&[0.0, 0.2, 1.0]),
-                floor: rng.pick(&[1.0, 10.0, 1_000.0]),
-                max_items: rng.pick(&[1, 8, 1_000]),
-                unknown: rng.one_in(2),
-            }),
+            on_failure: rng.pick(&on),
+            keys: rng.pick(&[1, 2, 10, 1_000]),
+            retry: (!rng.one_in(5)).then(|| RetrySettings::random(&mut rng)),
             breaker: rng.pick(&[None, Some(WhileOpen::Hold), Some(WhileOpen::DeadLetter)]),
             calls_per_second: rng.pick(&[None, None, Some(5.0), Some(100.0)]),
+            items_per_second: rng.pick(&[None, None, None, Some(30.0), Some(500.0)]),
+            adaptive: rng.pick(&[None, None, Some(1), Some(64)]),
             bisect: !rng.one_in(4),
             max_age: rng.one_in(4).then(|| ms(rng.pick(&[1, 50, 2_000]))),
+            stamped: acks.is_some() && rng.one_in(2),
+            acks,
+            weights: rng.one_in(2).then(|| Weights::random(&mut rng, acks.is_some())),
             faults: Faults::random(&mut rng),
-            dead: rng.pick(&[None, Some(0), Some(2)]),
+            dead: rng.one_in(2).then(|| Grave::random(&mut rng)),
+            on_failed: !rng.one_in(4),
             ops: 20 + rng.below(100),
             pace: rng.pick(&[1, 20, 500]),
+            thorough: rng.one_in(32),
         }
     }
 
-    fn engine(
-        &self,
-        clock: &TestClock,
-        checks: &Rc<RefCell<Checks>>,
-        dropped: &Elsewhere,
-    ) -> Engine {
-        let start = clock.now();
-        let let_go = Arc::clone(&dropped.dropped);
-        let mut builder = Batcher::builder()
-            .queue_depth(self.depth)
-            .max_batch_size(self.size)
-            .max_batch_delay(self.delay)
-            .when_full(WhenFull::Reject)
-            .on_failure(self.on_failure)
-            .bisect(self.bisect)
-            .seed(self.seed)
-            .retry(self.retry.as_ref().map(RetrySettings::build))
-            .breaker(self.breaker.map(|open| Breaker::default().min_writes(4).while_open(open)))
-            .throttle(
-                self.calls_per_second.map(|calls| Throttle::default().calls_per_second(calls)),
-            )
-            .on_dropped(move |item: DroppedItem<u64>| let_go.lock().unwrap().push(item.item));
-        if self.on_failure == OnFailure::ParkKey {
-            let keys = self.keys;
-            builder = builder.key(move |item| item % keys);
-        }
-        if let Some(age) = self.max_age {
-            // An item's number is also the millisecond of its add, in its upper half.
-            builder =
-                builder.max_age_since(age, move |item| start + Duration::from_millis(item >> 32));
-        }
-        if let Some(refuses) = self.dead {
-            let (mut rng, buried) = (Rng::with(self.seed ^ 0xDEAD), Arc::clone(&dropped.buried));
-            let write = move |batch: &Batch<Dead<u64>>, cx: &mut WriteContext<'_>| {
-                for (index, letter) in batch.iter().enumerate() {
-                    if refuses > 0 && rng.one_in(refuses) {
-                        cx.fail(index, WriteError::transient("no room"));
-                    } else {
-                        buried.lock().unwrap().push((letter.item, letter.applied()));
-                    }
-                }
-                Ok(())
-            };
-            builder = builder.dead_letters(from_fn(write));
-        }
-        let sink = SimSink::new(self, clock.clone(), Rc::clone(checks));
-        builder.pump(sink, clock.clone()).unwrap()
+    /// When the item was added, where that is its own word: its upper half is in milliseconds.
+    pub fn added(&self, item: u64, start: Instant) -> Option<Instant> {
+        (!self.stamped).then(|| start + Duration::from_millis(item >> 32))
     }
-
-    /// Runs it to the end.
-    pub fn run(self) -> Seen {
-        let clock = TestClock::new();
-        let start = clock.now();
-        let checks = Rc::new(RefCell::new(Checks::new(self.clone(), start)));
-        let dropped = Elsewhere::default();
-        let mut pump = self.engine(&clock, &checks, &dropped);
-        let producer = pump.producer();
-        let mut rng = Rng::with(self.seed ^ 0xABCD);
-        let (mut next, mut closed) = (0_u64, false);
-        for _ in 0..self.ops {
-            match rng.below(10) {
-                0..=4 => {
-                    for _ in 0..rng.below(2 * self.size as u64 + 1) {
-                        let ms = u64::try_from((clock.now() - start).as_millis()).unwrap();
-                        let item = ms << 32 | next;
-                        if producer.try_add(item).is_ok() {
-                            checks.borrow_mut().added(item);
-                            next += 1;
-                        }
-                    }
-                }
-                5 | 6 => closed |= pump.step() == PumpStep::Done,
-                7 | 8 => _ = pump.advance(Duration::from_millis(rng.below(self.pace))),
-                _ => _ = pump.flush(),
-            }
-            checks.borrow_mut().step(&pump.tally());
-            if rng.one_in(16) {
-                checks.borrow_mut().bounds(&pump.stats(), clock.now());
-            }
-        }
-        checks.borrow_mut().halted = closed;
-        self.end(pump, &clock, &checks, &dropped)
-    }
-
-    /// The sink is well from now on: whatever may still be written is.
-    fn end(
-        &self,
-        mut pump: Engine,
-        clock: &TestClock,
-        checks: &Rc<RefCell<Checks>>,
-        dropped: &Elsewhere,
-    ) -> Seen {
-        let mut rng = Rng::with(self.seed ^ 0xEF01);
-        let heals = !rng.one_in(4);
-        if heals {
-            checks.borrow_mut().well = true;
-            pump.flush();
-            for _ in 0..20 {
-                pump.advance(Duration::from_secs(10));
-                checks.borrow_mut().step(&pump.tally());
-            }
-            let tally = pump.tally();
-            let halted = checks.borrow().halts(&tally);
-            assert!(tally.in_flight == 0 || halted, "{self:?} {:?}", pump.stats());
-        }
-        checks.borrow_mut().bounds(&pump.stats(), clock.now());
-        let report = pump.shutdown();
-        assert_balances(&report.tally);
-        let mut seen = checks.borrow().seen(&report);
-        seen.expired = dropped.dropped.lock().unwrap().len() as u64;
-        checks.borrow_mut().end(report, dropped);
-        seen
-    }
-}
-
-/// Items that went elsewhere than into the sink or back.
-#[derive(Default)]
-pub struct Elsewhere {
-    pub dropped: Arc<Mutex<Vec<u64>>>,
-    pub buried: Arc<Mutex<Vec<(u64, Applied)>>>,
 }
 
 impl RetrySettings {
-    fn build(&self) -> Retry {
+    fn random(rng: &mut Rng) -> Self {
+        Self {
+            max_attempts: rng.pick(&[1, 2, 5, 100]),
+            give_up_after: Duration::from_millis(rng.pick(&[50, 1_000, 20_000])),
+            budget: rng.pick(&[0.0, 0.2, 1.0]),
+            floor: rng.pick(&[1.0, 10.0, 1_000.0]),
+            max_items: rng.pick(&[1, 8, 1_000]),
+            unknown: rng.one_in(2),
+        }
+    }
+
+    fn build(&self, max_bytes: Option<u64>) -> Retry {
         Retry::default()
             .initial_delay(Duration::from_millis(10))
             .max_delay(Duration::from_secs(1))
@@ -275,6 +212,7 @@ impl RetrySettings {
             .budget(self.budget)
             .budget_floor(self.floor)
             .max_items(self.max_items)
+            .max_bytes(max_bytes.unwrap_or(u64::MAX))
             .unknown(self.unknown)
     }
 }
