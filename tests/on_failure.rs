@@ -12,8 +12,8 @@ use common::{LONG, Rng, until};
 use rig::{MS, Rig, SECOND, failed, ms, sinks};
 use sluicegate::testing::{Fault, Faults};
 use sluicegate::{
-    AckReason, AddReason, Applied, Batcher, Builder, Class, ConfigError, OnFailure, Retry,
-    SpawnError,
+    AckReason, AddReason, Applied, Batch, Batcher, Builder, Class, ConfigError, OnFailure, Retry,
+    SpawnError, TestClock, WriteContext, WriteError, sink,
 };
 
 fn builder(batch: usize, policy: OnFailure) -> Builder<u64> {
@@ -262,4 +262,28 @@ fn settings_that_cannot_keep_order_are_refused() {
     assert_eq!(error, ConfigError::ParkWithFlushers { flushers: 2 });
     let engine = park().key(|item| *item).spawn(common::null_sinks()).unwrap();
     assert!(engine.shutdown(Duration::from_secs(60)).is_clean());
+}
+
+#[test]
+fn halves_behind_a_retry_of_their_key_are_bounded() {
+    let sink = sink::from_fn(move |batch: &Batch<u64>, _: &mut WriteContext<'_>| {
+        if batch.len() > 1 {
+            Err(WriteError::permanent("one at a time"))
+        } else {
+            Err(WriteError::new(Class::Disconnected, "down"))
+        }
+    });
+    let retry = Retry::default().max_items(40).max_attempts(None).give_up_after(None);
+    let retry = retry.budget_floor(1e6);
+    let builder = Batcher::builder().max_batch_size(16).queue_depth(1024).retry(retry);
+    let builder = builder.on_failure(OnFailure::ParkKey).key(|item| item / 16).breaker(None);
+    let mut pump = builder.pump(sink, TestClock::new()).unwrap();
+    for item in 0..1024 {
+        pump.producer().try_add(item).unwrap();
+    }
+    for _ in 0..100 {
+        pump.step();
+        let waiting = pump.stats().retry_items;
+        assert!(waiting <= 40 + 16, "{waiting}");
+    }
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 use common::{LONG, until};
 use rig::{MS, Rig, SECOND, always, retrying, sinks, some_of};
 use sluicegate::testing::{Fault, Faults, Recorder};
-use sluicegate::{AckReason, Batcher, Class, DropReason, FlushError, Retry, TestClock, Tracked};
+use sluicegate::{
+    AckReason, Batch, Batcher, Class, DropReason, FlushError, Retry, TestClock, Tracked,
+    WriteContext, WriteError, sink,
+};
 
 #[test]
 fn fresh_batches_go_on_while_one_waits() {
@@ -154,4 +157,30 @@ fn a_failed_item_gives_its_bytes_back() {
     assert_eq!(rig.stats().queue_bytes, 40);
     rig.pump.advance(SECOND);
     assert_eq!((rig.stats().queue_bytes, rig.stats().tally.flushed_fail), (0, 4));
+}
+
+#[test]
+fn what_is_not_written_brings_no_retry() {
+    let clock = TestClock::new();
+    let sink = sink::from_fn(|_: &Batch<u64>, _: &mut WriteContext<'_>| {
+        Err(WriteError::new(Class::Disconnected, "down"))
+    });
+    let retry =
+        Retry::default().budget(1.0).budget_floor(0.001).max_attempts(None).give_up_after(None);
+    let builder = Batcher::builder().max_batch_size(1).queue_depth(64).retry(retry).breaker(None);
+    let start = clock.now();
+    let builder = builder.max_age_since(Duration::from_secs(1), move |item| {
+        if *item == 0 { start + Duration::from_secs(1_000_000) } else { start }
+    });
+    let mut pump = builder.pump(sink, clock.clone()).unwrap();
+    pump.producer().try_add(0).unwrap();
+    pump.run();
+    clock.advance(Duration::from_secs(10));
+    for item in 1..51 {
+        pump.producer().try_add(item).unwrap();
+    }
+    pump.advance(Duration::from_secs(600));
+    let stats = pump.stats();
+    assert_eq!((stats.tally.dropped, stats.batches), (50, 1));
+    assert!(stats.retries <= 2, "{} retries for one fresh write", stats.retries);
 }

@@ -87,6 +87,8 @@ pub struct Again<T> {
     pub items: Vec<T>,
     pub bytes: u64,
     pub failure: Failure,
+    /// One of them may have taken effect.
+    pub unknown: bool,
     pub keys: Vec<u64>,
 }
 
@@ -196,12 +198,13 @@ impl<T> Judge<'_, T> {
         all: usize,
         verdict: &mut Verdict<T>,
     ) {
-        let (mut retry, mut last, mut why) = (Vec::new(), None, None);
+        let (mut retry, mut last, mut why, mut unknown) = (Vec::new(), None, None, false);
         let delay = self.policy.delay(self.past.retries); // one for all
         for (at, item, error) in items {
             match self.due(&error, delay) {
                 Some(due) => {
                     last = last.max(Some(due));
+                    unknown |= may_be_in(&error);
                     why.get_or_insert(error);
                     retry.push((at, item));
                 }
@@ -209,7 +212,8 @@ impl<T> Judge<'_, T> {
             }
         }
         if let (Some(due), Some(error)) = (last, why) {
-            verdict.again.push(self.again(Kind::Retry, retry, all, error, due));
+            let again = self.again(Kind::Retry, retry, all, error, due);
+            verdict.again.push(Again { unknown, ..again });
         }
     }
 
@@ -242,17 +246,7 @@ impl<T> Judge<'_, T> {
         error: Arc<WriteError>,
         verdict: &mut Verdict<T>,
     ) {
-        let sure = error.what_applied() == Applied::Nothing;
-        let error = if sure && self.past.unknown {
-            Arc::new(
-                error
-                    .again("an earlier write may have taken effect; last: ")
-                    .applied(Applied::Unknown),
-            )
-        } else {
-            error
-        };
-        verdict.lose(id, Some(at), item, error);
+        verdict.lose(id, Some(at), item, last_word(error, self.past.unknown));
     }
 
     /// When to try again, if there is hope.
@@ -305,8 +299,22 @@ impl<T> Judge<'_, T> {
         let whole = kind == Kind::Retry && items.len() == all;
         let (at, items) = items.into_iter().unzip();
         let failure = Failure { error, first, last: self.now, due };
-        Again { kind, whole, at, items, bytes, failure, keys }
+        let unknown = may_be_in(&failure.error);
+        Again { kind, whole, at, items, bytes, failure, unknown, keys }
     }
+}
+
+fn may_be_in(error: &WriteError) -> bool {
+    error.what_applied() == Applied::Unknown
+}
+
+/// The error of an item that has failed for good, of which an earlier write may have taken effect.
+pub fn last_word(error: Arc<WriteError>, unknown: bool) -> Arc<WriteError> {
+    if may_be_in(&error) || !unknown {
+        return error;
+    }
+    let error = error.again("an earlier write may have taken effect; last: ");
+    Arc::new(error.applied(Applied::Unknown))
 }
 
 fn bytes_of<T>(weight: &Weight<T>, items: &[(usize, T)]) -> u64 {
@@ -321,7 +329,7 @@ fn weigh<T>(weight: &Weight<T>, item: &T) -> u64 {
 impl<T> Lost<T> {
     /// Whether it may have taken effect all the same.
     pub fn is_unknown(&self) -> bool {
-        self.failed.error.what_applied() == Applied::Unknown
+        may_be_in(&self.failed.error)
     }
 }
 
@@ -349,10 +357,11 @@ impl<T> Verdict<T> {
         let mut parts = mem::take(&mut self.again).into_iter();
         let Some(mut all) = parts.next() else { return };
         let mut items: Vec<_> = mem::take(&mut all.at).into_iter().zip(all.items).collect();
-        for Again { at, items: more, bytes, failure, keys, .. } in parts {
+        for Again { at, items: more, bytes, failure, unknown, keys, .. } in parts {
             items.extend(at.into_iter().zip(more));
             all.bytes = all.bytes.saturating_add(bytes);
             all.failure.due = all.failure.due.max(failure.due);
+            all.unknown |= unknown;
             all.keys.extend(keys);
             self.surplus.push(failure.error);
         }

@@ -177,12 +177,15 @@ impl Gate {
         Ok(Permit::Write(pass))
     }
 
-    /// There was nothing to write after all.
-    pub fn returned(&mut self, permit: Permit) {
+    /// There was nothing to write after all, of a `fresh` batch or another.
+    pub fn returned(&mut self, permit: Permit, fresh: bool) {
         let Permit::Write(pass) = permit else { return };
         self.writing = self.writing.saturating_sub(1);
         if let Some(buckets) = &mut self.buckets {
             buckets.refund_call();
+        }
+        if let Some(budget) = self.budget.as_mut().filter(|_| fresh) {
+            budget.not_fresh();
         }
         if let (Some((switch, _)), Some(pass)) = (&mut self.breaker, pass) {
             switch.returned(pass);

@@ -23,7 +23,7 @@ pub enum Kind {
     /// It is a part of a batch that was split, and goes on at once. Its items were in a flusher's
     /// hands before, so they are bounded by what flushers hold.
     Part,
-    /// Items of its keys wait before it. Counts against the bounds.
+    /// Items of its keys wait before it, or did: a part, too. Counts against the bounds.
     Parked,
 }
 
@@ -114,15 +114,19 @@ impl<T, M: Mode<T>> Retries<T, M> {
     pub fn insert(&mut self, mut waiting: Waiting<T, M>, now: Instant) {
         let place = waiting.work.place();
         let due = waiting.work.past.failure.as_ref().map_or(now, |failure| failure.due);
+        if self.order == OnFailure::Halt {
+            waiting.keys = vec![ONE_KEY];
+        }
+        if waiting.kind == Kind::Part && waiting.keys.iter().any(|key| self.is_behind(*key, place))
+        {
+            waiting.kind = Kind::Parked;
+        }
         if waiting.kind != Kind::Part {
             self.items += waiting.work.count();
             self.bytes = self.bytes.saturating_add(waiting.work.batch.bytes);
         }
         if let Some(moment) = self.give_up_at(&waiting) {
             self.give_up.insert((moment, place));
-        }
-        if self.order == OnFailure::Halt {
-            waiting.keys = vec![ONE_KEY];
         }
         let keys = waiting.keys.clone();
         let before = self.works.insert(place, (due, waiting));
@@ -134,6 +138,11 @@ impl<T, M: Mode<T>> Retries<T, M> {
             self.sort(next); // it may be first no longer
         }
         self.sort(Some(place));
+    }
+
+    /// Whether another work of that key comes before.
+    fn is_behind(&self, key: u64, place: Place) -> bool {
+        self.keys.get(&key).and_then(BTreeSet::first).is_some_and(|first| *first < place)
     }
 
     /// Puts a work among those that are due, or takes it away from them.

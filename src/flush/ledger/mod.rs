@@ -238,6 +238,9 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn next_due(&self, fresh: Option<Instant>) -> Option<Instant> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
+        if state.stopping {
+            return None;
+        }
         let retry_at = state.gate.retry_at(now);
         let behind = !state.retries.is_empty() && !state.lets_fresh_pass();
         let due = earlier(fresh.filter(|_| !behind), state.retries.next_due(retry_at));
@@ -257,8 +260,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         expired: u64,
         now: Instant,
     ) -> Begun<T, M> {
-        let items = work.count();
-        let place = work.place();
+        let (items, place) = (work.count(), work.place());
+        let fresh = work.is_fresh() && !work.past.parked;
         let (spoiled, spoiled_tags): (Vec<T>, Vec<Tag<T>>) =
             mem::take(&mut work.spoiled).into_iter().unzip();
         let tags = mem::take(&mut work.tags);
@@ -272,13 +275,13 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if state.stopping && !mutated("begin_after_stop") {
             let mut items = mem::take(&mut work.batch.items);
             items.extend(spoiled);
-            state.gate.returned(permit);
+            state.gate.returned(permit, fresh);
             state.handed_back.push((place, items));
             return Begun::TooLate(tags, spoiled_tags);
         }
         let batch = &work.batch;
         if batch.is_empty() {
-            state.gate.returned(permit);
+            state.gate.returned(permit, fresh);
         }
         let permit = if batch.is_empty() { Permit::Unneeded } else { permit };
         let (position, opened, end) = (batch.position, batch.opened, work.end);

@@ -9,13 +9,12 @@ use super::{Agenda, Open, Resolution, SlotState, State, Task, Writing};
 use crate::batch::{Batch, BatchId};
 use crate::config::OnFailure;
 use crate::flush::FailedItem;
-use crate::flush::classify::{Again, Verdict};
+use crate::flush::classify::{Again, Verdict, last_word};
 use crate::flush::gate::{Load, Permit, Refusal};
 use crate::flush::node::{Node, earlier};
 use crate::flush::retries::{Kind, Waiting};
 use crate::flush::work::{Past, Work};
 use crate::mode::Mode;
-use crate::sink::Applied;
 use crate::sync::mutated;
 use crate::telemetry::{Cause, Tally};
 
@@ -119,14 +118,16 @@ impl<T, M: Mode<T>> State<T, M> {
     ) -> u64 {
         let mut gone_on = 0;
         for again in mem::take(&mut verdict.again) {
-            let Again { kind, whole, at, items, bytes, failure, keys } = again;
+            let Again { kind, whole, at, items, bytes, failure, unknown, keys } = again;
+            let unknown = unknown || work.past.unknown;
             let count = items.len() as u64;
             // Where others wait behind it, what has waited before goes back to its place.
             let back = self.order != OnFailure::Skip && (!work.is_fresh() || work.past.parked);
             if kind == Kind::Retry && !back && !self.retries.has_room(count, bytes) {
                 self.counts.overflows += 1;
                 for (at, item) in at.into_iter().zip(items) {
-                    verdict.lose(work.batch.id, Some(at), item, Arc::clone(&failure.error));
+                    let error = last_word(Arc::clone(&failure.error), unknown);
+                    verdict.lose(work.batch.id, Some(at), item, error);
                 }
                 continue;
             }
@@ -136,7 +137,7 @@ impl<T, M: Mode<T>> State<T, M> {
             past.retries += u32::from(kind == Kind::Retry);
             let first = at.first().map_or(0, |at| u32::try_from(*at).unwrap_or(u32::MAX));
             past.offset = past.offset.saturating_add(first);
-            past.unknown |= failure.error.what_applied() == Applied::Unknown;
+            past.unknown = unknown;
             past.failure = Some(Box::new(failure));
             let mut own = M::Tags::default();
             at.iter().for_each(|at| M::put_tag(M::take_tag(tags, *at), &mut own));

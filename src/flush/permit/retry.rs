@@ -220,6 +220,11 @@ impl RetryBudget {
         self.kept = self.kept.saturating_add(self.share).min(KEPT * TOKEN);
     }
 
+    /// It was not, after all.
+    pub(crate) fn not_fresh(&mut self) {
+        self.kept = self.kept.saturating_sub(self.share);
+    }
+
     /// When there will be a token, if nothing fresh is written before; `None` for now. A hundred
     /// years ahead where only a fresh write helps.
     pub(crate) fn ready_at(&mut self, now: Instant) -> Option<Instant> {
