@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use sluicegate::{Applied, BatchId, BreakerState, Class, OnFailure, Stats, Tally, WhileOpen};
+use sluicegate::{Applied, BreakerState, Class, OnFailure, Stats, Tally, WhileOpen};
 
 use super::fates::{Fate, Fates, Going};
 use super::meter::{Bucket, Tokens};
@@ -44,7 +44,6 @@ pub struct Checks {
     retries: u64,
     /// The last batch known to be formed.
     last_batch: u64,
-    pub flushing: bool,
     tokens: Option<Tokens>,
     throttle: [Option<Bucket>; 3],
     /// Bytes of the largest call.
@@ -80,7 +79,6 @@ impl Checks {
             calls: 0,
             retries: 0,
             last_batch: 0,
-            flushing: false,
             tokens,
             throttle,
             largest: 0,
@@ -127,7 +125,10 @@ impl Checks {
             self.fates.must(there, || format!("throttled, and written: {:?}", call.id));
         }
         if call.id.0 > self.last_batch {
-            self.formed(call.id, true);
+            self.last_batch = call.id.0;
+            if let Some(tokens) = &mut self.tokens {
+                tokens.fresh();
+            }
         }
         if kind == Going::Again {
             self.retries += 1;
@@ -136,37 +137,6 @@ impl Checks {
             let from_budget = self.tokens.as_ref().map(|tokens| tokens.kept) < kept;
             self.seen.add("retry from the budget", u64::from(from_budget));
             self.fates.must(allowed, || format!("{:?} has no token", call.id));
-        }
-    }
-
-    /// A batch was formed; those before it too. Each brings its share of a retry, also where all
-    /// its items were set aside; one that the breaker has refused does not.
-    fn formed(&mut self, (batch, part): (u64, u32), called: bool) {
-        let before = batch - self.last_batch - u64::from(called);
-        let set_aside = self.scenario.max_age.is_some() || self.parks();
-        let batches = if set_aside { before } else { 0 } + u64::from(called);
-        self.last_batch = batch;
-        if let Some(tokens) = &mut self.tokens {
-            tokens.fresh(batches);
-            if part == 0 && !self.flushing {
-                tokens.unseen = 0; // this is the last one
-            }
-        }
-    }
-
-    /// The pump has taken a batch through every stage.
-    pub fn wrote(&mut self, batch: BatchId) {
-        if batch.get() > self.last_batch {
-            self.formed((batch.get(), batch.part()), false);
-        }
-    }
-
-    /// From now on, until a batch is seen to be formed, some may have been of which none is.
-    pub fn flush_begins(&mut self) {
-        self.flushing = true;
-        let set_aside = self.scenario.max_age.is_some() || self.parks();
-        if let Some(tokens) = self.tokens.as_mut().filter(|_| set_aside) {
-            tokens.unseen = self.fates.open - self.fates.waiting;
         }
     }
 
@@ -228,8 +198,7 @@ impl Checks {
         let asked = self.fates.item(number).calls > 0;
         let unasked = self.gone || self.scenario.breaker == Some(WhileOpen::DeadLetter);
         self.fates.must(asked || unasked, || format!("{number} was never written, and failed"));
-        let sure = self.never_overflows();
-        self.fates.lost(number, applied, sure);
+        self.fates.lost(number, applied);
     }
 
     /// After each step: what the engine says against what was seen.

@@ -1,12 +1,14 @@
 //! What callbacks, acks, letters and the report say, and what must hold at the end.
 
+use std::collections::BTreeSet;
+
 use sluicegate::{
     AckError, AckReason, Applied, Dead, DropReason, DroppedItem, OnFailure, Receipt, Shutdown,
 };
 
-use super::Scenario;
 use super::check::Checks;
 use super::fates::Fate;
+use super::{Scenario, key_of};
 
 impl Checks {
     /// An item was let go.
@@ -132,7 +134,7 @@ impl Checks {
 
     fn order(&self, unflushed: &[u64]) {
         let Scenario { on_failure, keys, faults, .. } = &self.scenario;
-        let parks = *on_failure == OnFailure::ParkKey && *keys > 1;
+        let parks = *on_failure == OnFailure::ParkKey && *keys != 1;
         let scattered = faults.partial > 0 || parks;
         assert!(scattered || unflushed.is_sorted(), "{unflushed:?}");
         if faults.partial > 0 {
@@ -141,8 +143,9 @@ impl Checks {
         match on_failure {
             OnFailure::Skip => {}
             OnFailure::ParkKey => {
-                for key in 0..*keys {
-                    let of_key = self.written.iter().filter(|item| *item % keys == key);
+                let all: BTreeSet<_> = self.written.iter().map(|n| key_of(*n, *keys)).collect();
+                for key in all {
+                    let of_key = self.written.iter().filter(|item| key_of(**item, *keys) == key);
                     assert!(of_key.is_sorted(), "{key}: {:?} {:?}", self.written, self.scenario);
                 }
             }

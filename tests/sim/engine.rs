@@ -10,7 +10,7 @@ use sluicegate::{
 
 use super::check::Checks;
 use super::sink::{GraveSink, SimSink};
-use super::{RetrySettings, Scenario, Seen};
+use super::{RetrySettings, Scenario, Seen, key_of};
 use crate::common::{Rng, assert_balances};
 
 type Shared = Arc<Mutex<Checks>>;
@@ -107,7 +107,7 @@ impl Scenario {
             .adaptive(self.adaptive.map(|most| Adaptive::default().max(most)))
             .on_dropped(move |item: DroppedItem<u64>| let_go.lock().unwrap().let_go(&item));
         if self.on_failure == OnFailure::ParkKey {
-            builder = builder.key(move |item| item % keys);
+            builder = builder.key(move |item| key_of(*item, keys));
         }
         if let Some(weights) = self.weights.clone() {
             if let Some(bytes) = weights.max_batch_bytes {
@@ -165,11 +165,7 @@ impl<M: Mode<u64>> Run<M> {
                 let time = Duration::from_millis(self.rng.below(scenario.pace));
                 self.advance(time);
             }
-            _ => {
-                self.checks().flush_begins();
-                self.pump.flush();
-                self.checks().flushing = false;
-            }
+            _ => _ = self.pump.flush(),
         }
         let often = if self.thorough { 1 } else { 64 };
         let figures = self.rng.one_in(often);
@@ -208,8 +204,7 @@ impl<M: Mode<u64>> Run<M> {
     fn step(&mut self) -> bool {
         let step = self.pump.step();
         self.closed |= step == PumpStep::Done;
-        let PumpStep::Wrote { batch, .. } = step else { return false };
-        self.checks().wrote(batch);
+        let PumpStep::Wrote { .. } = step else { return false };
         self.check(self.thorough);
         true
     }
@@ -266,9 +261,7 @@ impl<M: Mode<u64>> Run<M> {
         let mut rng = Rng::with(scenario.seed ^ 0xEF01);
         if !rng.one_in(4) {
             self.checks().well = true;
-            self.checks().flush_begins();
             self.pump.flush();
-            self.checks().flushing = false;
             for _ in 0..100 {
                 self.check(false);
                 if self.pump.tally().in_flight == 0 {
@@ -284,7 +277,6 @@ impl<M: Mode<u64>> Run<M> {
         }
         self.check(true);
         let Self { pump, mut acks, checks, .. } = self;
-        checks.lock().unwrap().flush_begins();
         let report = pump.shutdown();
         assert_balances(&report.tally);
         let mut checks = checks.lock().unwrap();

@@ -148,16 +148,14 @@ impl Fates {
         } += 1;
     }
 
-    /// The engine says that it has failed for good, and whether it may be in all the same; `sure`:
-    /// there was no other reason than what the sink has said.
-    pub fn lost(&mut self, number: u64, applied: Applied, sure: bool) {
+    /// The engine says that it has failed for good, and whether it may be in all the same.
+    pub fn lost(&mut self, number: u64, applied: Applied) {
         let item = self.item(number).clone();
         let fate = match applied {
             Applied::Nothing => Fate::Failed,
             Applied::Unknown => Fate::Unknown,
         };
-        let right =
-            if fate == Fate::Failed { !item.maybe || !sure } else { item.maybe || item.beside };
+        let right = if fate == Fate::Failed { !item.maybe } else { item.maybe || item.beside };
         self.must(right, || format!("it is not {fate:?}: {item:?}"));
         self.meet(number, fate);
     }

@@ -42,9 +42,6 @@ pub struct Tokens {
     share: f64,
     pub kept: f64,
     floor: Bucket,
-    /// Fresh batches that may have been formed of which nothing was written, as far as that cannot
-    /// be seen from outside.
-    pub unseen: u64,
     /// Retries may have been paid for that were not written: not known in which of the two ways.
     pub either: bool,
 }
@@ -52,18 +49,18 @@ pub struct Tokens {
 impl Tokens {
     pub fn new(share: f64, floor: f64, now: Instant) -> Self {
         let floor = Bucket::new(floor, floor.max(1.0), now);
-        Self { share, kept: 0.0, floor, unseen: 0, either: false }
+        Self { share, kept: 0.0, floor, either: false }
     }
 
-    /// So many batches were formed.
-    pub fn fresh(&mut self, batches: u64) {
-        self.kept = (self.kept + self.share * batches as f64).min(KEPT);
+    /// A fresh batch was written.
+    pub fn fresh(&mut self) {
+        self.kept = (self.kept + self.share).min(KEPT);
     }
 
     /// Something is tried again; whether it may be.
     pub fn retry(&mut self, now: Instant) -> bool {
         let floor = self.floor.level(now) + self.floor.rate * 2e-9 + ROUNDING;
-        let kept = self.kept + self.unseen as f64 * self.share + ROUNDING;
+        let kept = self.kept + ROUNDING;
         if floor >= 1.0 {
             self.floor.level -= 1.0;
         } else if kept >= 1.0 {

@@ -165,7 +165,7 @@ impl Scenario {
                 WhenFull::DropOldest,
             ]),
             on_failure: rng.pick(&on),
-            keys: rng.pick(&[1, 2, 10, 1_000]),
+            keys: rng.pick(&[1, 2, 10, 1_000, IN_RUNS]),
             retry: (!rng.one_in(5)).then(|| RetrySettings::random(&mut rng)),
             breaker: rng.pick(&[None, Some(WhileOpen::Hold), Some(WhileOpen::DeadLetter)]),
             calls_per_second: rng.pick(&[None, None, Some(5.0), Some(100.0)]),
@@ -215,4 +215,12 @@ impl RetrySettings {
             .max_bytes(max_bytes.unwrap_or(u64::MAX))
             .unknown(self.unknown)
     }
+}
+
+/// Items one after another share a key.
+const IN_RUNS: u64 = 0;
+
+/// The key of an item.
+pub fn key_of(item: u64, keys: u64) -> u64 {
+    if keys == IN_RUNS { (item & 0xFFFF_FFFF) / 8 } else { item % keys }
 }

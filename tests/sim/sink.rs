@@ -92,18 +92,16 @@ impl SimSink {
         if bad { Err(WriteError::permanent("a bad row")) } else { Ok(()) }
     }
 
-    /// Marks some of the items, all with the same word on what was `applied`: that of the batch, if
-    /// it has one.
-    fn mark(&mut self, cx: &mut WriteContext<'_>, marked: &mut Marks, batch: Option<Applied>) {
+    /// Marks some of the items.
+    fn mark(&mut self, cx: &mut WriteContext<'_>, marked: &mut Marks) {
         if self.faults.partial == 0 || !self.rng.one_in(self.faults.partial) {
             return;
         }
-        let unknown = self.faults.unknown > 0 && self.rng.one_in(4);
-        let applied = if unknown { Applied::Unknown } else { Applied::Nothing };
-        let applied = batch.unwrap_or(applied);
         for (index, mark) in marked.iter_mut().enumerate() {
             if self.rng.one_in(2) {
                 let class = self.rng.pick(&[Class::Transient, Class::Permanent]);
+                let unknown = self.faults.unknown > 0 && self.rng.one_in(4);
+                let applied = if unknown { Applied::Unknown } else { Applied::Nothing };
                 cx.fail(index, WriteError::new(class, "this one").applied(applied));
                 *mark = Some((class, applied));
             }
@@ -123,8 +121,7 @@ impl Sink<u64> for SimSink {
         let mut marked = vec![None; batch.len()];
         let result = if well { Some(self.sort_out(batch)) } else { self.answer(batch) };
         if !well {
-            let error = result.as_ref().and_then(|result| result.as_ref().err());
-            self.mark(cx, &mut marked, error.map(WriteError::what_applied));
+            self.mark(cx, &mut marked);
         }
         if self.faults.slow > 0 {
             self.clock.advance(Duration::from_millis(self.rng.below(self.faults.slow)));
