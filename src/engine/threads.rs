@@ -2,13 +2,14 @@
 
 use std::io;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use super::Batcher;
 use crate::flush::{Hung, Seat, Serving, Shared};
 use crate::mode::Mode;
+use crate::sync::{Mutex, lock};
 
 /// A flusher's thread, and where it sits.
 type Seated = (Seat, JoinHandle<()>);
@@ -37,7 +38,7 @@ impl Threads {
     }
 
     fn list<R>(&self, with: impl FnOnce(&mut Vec<Seated>) -> R) -> R {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut lock(&self.0))
     }
 }
 
