@@ -315,7 +315,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     /// Then its flusher is left behind: the items of the batch count as `unknown`, a new thread with
     /// a new sink takes its place, and [`Stats::hung`](crate::Stats::hung) and an event tell of it.
     /// The old thread cannot be ended; what it still does counts for nothing, and if its write ends
-    /// after all, so does it. The same goes for a dead-letter sink or a callback that does not
+    /// after all, so does it. The same goes for a dead-letter sink, `on_failed` or a waker that does not
     /// return. At most 16 threads of an engine are left behind at a time; with more, the engine waits
     /// for them. With [`OnFailure::Halt`](crate::OnFailure::Halt) the engine halts instead.
     ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Batcher;
 use crate::batch::BatchId;
-use crate::flush::{Activity, FailedItem, Seat, Shared, Writing};
+use crate::flush::{Activity, DeadLetters, FailedItem, Seat, Shared, Writing};
 use crate::mode::Mode;
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
@@ -64,8 +64,8 @@ pub enum Stuck {
         /// Its items.
         items: u64,
     },
-    /// In the dead-letter sink, `on_failed`, `on_dropped`, or a waker of an ack. The batch's fates
-    /// were settled before.
+    /// In the dead-letter sink, `on_failed`, or a waker of an ack. The batch's fates were settled
+    /// before.
     Reporting {
         /// The batch.
         batch: BatchId,
@@ -74,7 +74,8 @@ pub enum Stuck {
     Opening,
     /// In `Sink::close`.
     Closing,
-    /// In the weight function. What it was weighing cannot be handed back and stays `in_flight`.
+    /// In `weight`, `key` or `max_age_since`, or in `on_dropped` for items that came too late. What
+    /// the weight function had in hand cannot be handed back and stays `in_flight`.
     Collecting,
     /// In the process that this one was forked from, and so are the items: `unflushed` is empty
     /// here, so that none is written twice.
@@ -170,12 +171,11 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         let unflushed = self.take_unflushed(give_up);
         let stuck = left.iter().filter_map(|(flusher, at)| stuck(*flusher, *at));
         let mut report = Shutdown::of(&shared, unflushed, stuck.collect());
-        if let (Some(dead), Some((flusher, _))) = (&shared.dead, left.first())
-            && dead.is_open()
-        {
+        if shared.dead.as_ref().is_some_and(DeadLetters::is_open) {
+            let flusher = left.first().map_or(Flusher { index: 0 }, |(flusher, _)| *flusher);
             let error =
                 WriteError::transient("the dead-letter sink is open: a flusher is left behind");
-            report.close_errors.push((*flusher, error));
+            report.close_errors.push((flusher, error));
         }
         report
     }

@@ -1,6 +1,7 @@
 //! Starts an engine: its parts, and its threads.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -62,9 +63,9 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             let shared = Arc::clone(&batcher.shared);
             // Whoever hangs has it still; but for that, the last flusher is to drop it.
             let factory = Arc::downgrade(&factory);
-            let ready = Box::new(move || -> Option<Start> {
+            let ready = Box::new(move || -> Option<Rc<Start>> {
                 let (shared, factory) = (Arc::clone(&shared), factory.upgrade()?);
-                Some(Box::new(move |seat| start(&shared, Arc::clone(&factory), seat, None)))
+                Some(Rc::new(move |seat| start(&shared, Arc::clone(&factory), seat, None)))
             });
             batcher.watch(limit, ready).map_err(SpawnError::Thread)?;
         }

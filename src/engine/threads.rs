@@ -2,12 +2,13 @@
 
 use std::io;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use super::Batcher;
-use crate::flush::{Hung, Seat, Serving, Shared};
+use crate::flush::{Seat, Serving, Shared};
 use crate::mode::Mode;
 use crate::sync::{Mutex, lock};
 
@@ -43,10 +44,10 @@ impl Threads {
 }
 
 /// Starts a thread for that seat.
-pub type Start = Box<dyn Fn(Seat) -> io::Result<JoinHandle<()>>>;
+pub type Start = dyn Fn(Seat) -> io::Result<JoinHandle<()>>;
 
 /// Makes that, while a flusher that hangs still has what its thread needs.
-pub type Ready = Box<dyn Fn() -> Option<Start> + Send>;
+pub type Ready = Box<dyn Fn() -> Option<Rc<Start>> + Send>;
 
 /// Between two tries to start a thread.
 const START_AGAIN: Duration = Duration::from_millis(500);
@@ -79,39 +80,44 @@ impl<T, M: Mode<T>> Watchdog<T, M> {
     fn run(self) {
         let Shared { node, ledger, .. } = &*self.shared;
         let _serving = Serving::engine(node.engine); // wakers of acks are the caller's
-        while let Some((hung, start)) = ledger.wait_hung(self.limit, &self.ready) {
-            for Hung { seat, .. } in &hung {
-                match seat {
-                    Some(seat) => self.replace(*seat, start.as_ref()),
-                    None => {
-                        node.close();
-                        node.stop();
-                    }
-                }
+        let mut waiting = Vec::new(); // seats for which the system had no thread yet
+        loop {
+            let again = || node.clock.now().checked_add(START_AGAIN);
+            let until = if waiting.is_empty() { None } else { again() };
+            let Some((hung, start)) = ledger.wait_hung(self.limit, until, &self.ready) else {
+                break;
+            };
+            if hung.iter().any(|hung| hung.seat.is_none()) {
+                node.close(); // order forbids to go on
+                node.stop();
+            }
+            if let Some(start) = start {
+                let seats = hung.iter().filter_map(|hung| hung.seat);
+                waiting.extend(seats.map(|seat| (seat, Rc::clone(&start))));
+            }
+            waiting.retain(|(seat, start)| !self.seated(*seat, &**start));
+            if hung.is_empty() {
+                continue;
             }
             node.wake.alarm(&node.ring); // permits are free again
             // Only now the caller's code, which may take its time.
             hung.iter().for_each(|hung| hung.tell(self.limit));
             ledger.tell_changed();
-            hung.into_iter()
-                .filter_map(|hung| hung.left)
-                .for_each(|left| self.shared.tell_left(left));
+            let left = hung.into_iter().filter_map(|hung| hung.left);
+            left.for_each(|left| self.shared.tell_left(left));
         }
+        waiting.into_iter().for_each(|(seat, _)| ledger.ended(seat, Vec::new()));
     }
 
-    /// Starts a thread for that seat; as long as the system has none to give, again and again.
-    fn replace(&self, seat: Seat, start: Option<&Start>) {
-        let ledger = &self.shared.ledger;
-        let Some(start) = start else { return ledger.ended(seat, Vec::new()) };
-        loop {
-            let error = match start(seat) {
-                Ok(thread) => return self.threads.add(seat, thread),
-                Err(error) => error,
-            };
-            tracing::error!(%error, "no thread for a flusher in place of one that hangs");
-            if !ledger.still_watched(START_AGAIN) {
-                return ledger.ended(seat, Vec::new());
+    /// Starts a thread for that seat, if the system has one to give.
+    fn seated(&self, seat: Seat, start: &Start) -> bool {
+        match start(seat) {
+            Ok(thread) => self.threads.add(seat, thread),
+            Err(error) => {
+                tracing::error!(%error, "no thread for a flusher in place of one that hangs");
+                return false;
             }
         }
+        true
     }
 }

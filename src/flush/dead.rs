@@ -77,9 +77,10 @@ impl<T> DeadLetters<T> {
         try_lock(&self.state).is_none_or(|state| state.sink.is_some())
     }
 
-    /// Closes the sink, if it is open: nobody asks any more.
+    /// Closes the sink, if it is open: nobody asks any more. Not if one that was left behind has it in
+    /// its hands.
     pub fn close(&self, asking: Asking<'_>) -> Option<WriteError> {
-        let mut state = lock(&self.state);
+        let mut state = try_lock(&self.state)?;
         let mut sink = state.sink.take()?;
         let State { marked, .. } = &mut *state;
         let mut cx = asking.context(marked);

@@ -41,7 +41,7 @@ pub use flusher::{FlusherThread, Opened};
 #[cfg(any(loom, shuttle))]
 pub use gate::Permit;
 pub use gate::{Gate, Permits};
-pub use ledger::{Activity, Hung, Ledger, Left, Resolution, Seat, Writing};
+pub use ledger::{Activity, Ledger, Left, Resolution, Seat, Writing};
 pub use next::Look;
 pub use node::{Admission, Lease, Node};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
@@ -176,12 +176,12 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// Tells who waits for the items of a write that was left behind.
     pub fn tell_left(&self, left: Left<T, M>) {
         let Left { batch, mut tags, spoiled } = left;
-        for tag in M::take_tags(&mut tags).chain(spoiled) {
-            self.node.release(tag.bytes);
-            if let Some(promise) = tag.promise {
-                let error = AckError::new(AckReason::Unknown);
-                promise.fail(AckError { batch: Some(batch), ..error });
-            }
+        let tags: Vec<_> = M::take_tags(&mut tags).chain(spoiled).collect();
+        // First: a waker may take its time.
+        self.node.release(tags.iter().map(|tag| tag.bytes).sum());
+        for promise in tags.into_iter().filter_map(|tag| tag.promise) {
+            let error = AckError::new(AckReason::Unknown);
+            promise.fail(AckError { batch: Some(batch), ..error });
         }
     }
 

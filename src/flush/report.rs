@@ -44,7 +44,7 @@ pub fn fates<T, M: Mode<T>>(
     flushed(shared, work, verdict, tags);
     let (lost, panics) = bury(shared, slot, work, verdict, lost);
     let failed = fail_promises(shared, verdict, lost);
-    panics + tell_failed(shared, failed)
+    panics + tell_failed(shared, slot, failed)
 }
 
 /// Gives failed items to the dead-letter sink, where there is one; returns those that it has not
@@ -125,9 +125,17 @@ fn fail_promises<T, M: Mode<T>>(
 }
 
 /// Gives failed items to `on_failed`; returns how many calls panicked.
-fn tell_failed<T, M: Mode<T>>(shared: &Shared<T, M>, failed: Vec<FailedItem<T>>) -> u64 {
+fn tell_failed<T, M: Mode<T>>(
+    shared: &Shared<T, M>,
+    slot: Slot,
+    failed: Vec<FailedItem<T>>,
+) -> u64 {
     let Some(report) = &shared.on_failed else { return 0 };
-    failed.into_iter().map(|failed| u64::from(guarded(|| report(failed)).is_err())).sum()
+    let tell = |failed| {
+        shared.ledger.touch(slot); // many calls may take as long as one that hangs
+        u64::from(guarded(|| report(failed)).is_err())
+    };
+    failed.into_iter().map(tell).sum()
 }
 
 /// Resolves the acks of the items that are in, together, and gives their bytes back.
@@ -157,7 +165,10 @@ fn flushed<T, M: Mode<T>>(
 
 /// Tells of items that were too old to be written; returns how many calls panicked.
 pub fn expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>) -> u64 {
-    let tell = |(item, tag)| shared.tell_dropped(item, tag, DropReason::Expired);
+    // First: who is told may take its time.
+    shared.node.release(expired.iter().map(|(_, tag)| tag.bytes).sum());
+    let tell =
+        |(item, tag)| shared.tell_dropped(item, Tag { bytes: 0, ..tag }, DropReason::Expired);
     expired.into_iter().map(tell).sum()
 }
 

@@ -64,23 +64,23 @@ fn so_many_threads_are_left_behind_at_a_time_and_no_more() {
     time.advance(LIMIT / 2);
     assert!((10..20).all(begin));
     time.advance(LIMIT / 2);
-    let (first, ()) = ledger.wait_hung(LIMIT, || ()).unwrap();
+    let (first, ()) = ledger.wait_hung(LIMIT, None, || ()).unwrap();
     let indices = |hung: &[Hung<u64, Plain>]| -> Vec<usize> {
         hung.iter().map(|hung| hung.flusher.index).collect()
     };
     assert_eq!(indices(&first), (0..10).collect::<Vec<_>>(), "those for whom it is time");
     time.advance(LIMIT);
-    let (second, ()) = ledger.wait_hung(LIMIT, || ()).unwrap();
+    let (second, ()) = ledger.wait_hung(LIMIT, None, || ()).unwrap();
     assert_eq!(indices(&second), (10..16).collect::<Vec<_>>(), "there is a bound");
     assert_eq!(ledger.left().len(), 16);
     // One comes back: its place is free for another.
     ledger.ended(ledger.seat(Flusher { index: 3 }), Vec::new());
-    let (third, ()) = ledger.wait_hung(LIMIT, || ()).unwrap();
+    let (third, ()) = ledger.wait_hung(LIMIT, None, || ()).unwrap();
     assert_eq!((indices(&third), ledger.left().len()), (vec![16], 16));
     let seat = third[0].seat.unwrap();
     let slot = ledger.seat(Flusher { index: 3 }).slot(0);
     assert!(!ledger.is_left_behind(slot), "the seat of the one that is back serves again");
     assert_eq!(seat.flusher().index, 16);
     ledger.unwatch();
-    assert!(ledger.wait_hung(LIMIT, || ()).is_none());
+    assert!(ledger.wait_hung(LIMIT, None, || ()).is_none());
 }

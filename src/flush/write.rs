@@ -45,7 +45,12 @@ impl<S> Writer<S> {
     ) {
         if self.sink.is_none() {
             shared.ledger.turn_to(self.seat, Activity::Opening);
-            self.sink = reopen().ok();
+            match reopen() {
+                Ok(sink) => self.sink = Some(sink),
+                Err(error) => {
+                    tracing::warn!(error = %not_open(error), "the first batch tries again")
+                }
+            }
             shared.ledger.turn_to(self.seat, Activity::Collecting);
         }
     }
@@ -272,6 +277,7 @@ fn begin<T, M: Mode<T>>(
     }
     let panics = report::expired(shared, expired);
     ledger.count_callback_panics(panics);
+    ledger.touch(slot);
     if ledger.is_left_behind(slot) {
         drop_each(&mut work.batch.items);
         drop_each(&mut spoiled);

@@ -120,7 +120,8 @@ pub struct Flusher {
     pub index: usize,
 }
 
-/// Opens the sink of one flusher, on that flusher's thread; called again after a panic of the sink.
+/// Opens the sink of one flusher, on that flusher's thread; called again after a panic of the sink,
+/// and for a flusher that takes the place of one that was left behind.
 ///
 /// Implemented for every `Fn(Flusher) -> Result<S, E>`.
 pub trait SinkFactory<T>: Send + Sync + 'static {

@@ -40,6 +40,7 @@ mod options;
 mod row;
 mod schema;
 mod sink;
+mod turn;
 
 pub use dead::{
     DeadCondition, DeadGroup, DeadLetter, DeadLetterSink, DeadLetterStore, DeadStoreError,

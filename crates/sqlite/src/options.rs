@@ -1,10 +1,11 @@
 //! What a sink is opened with.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::row::BindRow;
+use crate::turn::Turn;
 use crate::{OpenError, SqliteSink};
 
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,7 +106,7 @@ pub struct SqliteOptions {
     pub(crate) create: bool,
     pub(crate) max_batch_size: Option<usize>,
     pub(crate) max_page_count: Option<u32>,
-    pub(crate) turn: Arc<Mutex<()>>,
+    pub(crate) turn: Arc<Turn>,
 }
 
 impl SqliteOptions {
@@ -146,9 +147,9 @@ impl SqliteOptions {
         self
     }
 
-    /// How long a batch waits for other writers of the file before it fails as transient. For a
-    /// write that starts when a shutdown has begun it is cut to the time left; one that waits
-    /// already knows of no deadline and waits on.
+    /// How long a batch waits for other writers of the file before it fails as transient; cut to the
+    /// time that the engine gives the call, `write_timeout` or the deadline of a shutdown that has
+    /// begun.
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;

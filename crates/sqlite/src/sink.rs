@@ -3,25 +3,20 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionState};
 use sluicegate::sink::SinkLimits;
-use sluicegate::{Applied, Batch, BoxError, Class, Sink, WriteContext, WriteError};
+use sluicegate::{Applied, Batch, BoxError, Sink, WriteContext, WriteError};
 
 use crate::classify::{is_constraint, is_row_fault, may_have_applied, write_error};
 use crate::row::{BindRow, Row};
+use crate::turn::Turn;
 use crate::{OpenError, SqliteOptions, schema};
 
 /// Between two tries to switch a file to WAL, for which SQLite does not use its own busy handler.
 const WAL_RETRY: Duration = Duration::from_millis(5);
-
-/// Between two tries to have the turn when there is a deadline.
-const TURN_RETRY: Duration = Duration::from_millis(1);
-
-/// Rows between two looks at the deadline.
-const LOOK_EVERY: usize = 128;
 
 /// Writes each batch in one transaction. Opened by [`SqliteOptions::open`]; one per flusher.
 ///
@@ -30,8 +25,7 @@ const LOOK_EVERY: usize = 128;
 ///   is too big, one that the table's own `ON CONFLICT IGNORE` or a trigger dropped) fails alone;
 ///   the rest of the batch is committed.
 /// - Everything else fails the batch, which is rolled back, so that nothing was applied. Locked by
-///   another writer, disk full, an I/O error: [`Class::Transient`]. Not done by its deadline:
-///   [`Class::TooLarge`], so that smaller ones are tried, and a row alone is transient.
+///   another writer, disk full, an I/O error: [`Class::Transient`](sluicegate::Class::Transient).
 /// - A `COMMIT` that ends in an I/O error leaves open whether a later recovery finds the batch in
 ///   the log: [`Applied::Unknown`].
 /// - A constraint that only `COMMIT` checks (a deferred foreign key) does not say which row broke
@@ -47,7 +41,7 @@ pub struct SqliteSink<T, B = fn(&T, &mut Row<'_, '_>) -> Result<(), BoxError>> {
     refused: Vec<bool>,
     /// Held while writing: SQLite's own waiting sleeps up to 100 ms at a time and starves whoever
     /// has bad luck, which is left to writers of other processes.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Turn>,
     item: PhantomData<fn(&T)>,
 }
 
@@ -95,9 +89,6 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         execute(db, "BEGIN IMMEDIATE").map_err(write_error)?;
         let mut statement = db.prepare_cached(&self.insert).map_err(write_error)?;
         for (index, item) in batch.iter().enumerate() {
-            if index % LOOK_EVERY == 0 && cx.is_cancelled() {
-                return Err(too_long(batch.len()));
-            }
             if self.refused[index] {
                 continue;
             }
@@ -133,12 +124,8 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
             if self.refused[index] {
                 continue;
             }
-            let written = if cx.is_cancelled() {
-                Err(too_long(1))
-            } else {
-                self.limit_patience(cx, Duration::ZERO).and_then(|()| self.one(item))
-            };
-            if let Err(error) = written {
+            let patience = self.limit_patience(cx);
+            if let Err(error) = patience.and_then(|()| self.one(item)) {
                 cx.fail(index, error);
             }
             let _ = self.roll_back();
@@ -165,28 +152,20 @@ impl<T, B: BindRow<T>> SqliteSink<T, B> {
         if self.db.is_autocommit() { Ok(()) } else { execute(&self.db, "ROLLBACK") }
     }
 
-    /// Other writers are waited for no longer than the engine waits for this call, of which some
-    /// time has `gone`.
-    fn limit_patience(&self, cx: &WriteContext<'_>, gone: Duration) -> Result<(), WriteError> {
-        match cx.time_left().map(|left| left.saturating_sub(gone)) {
+    /// Other writers are waited for no longer than the engine waits for this call.
+    fn limit_patience(&self, cx: &WriteContext<'_>) -> Result<(), WriteError> {
+        match cx.time_left() {
             Some(left) => self.db.busy_timeout(left.min(self.busy_timeout)).map_err(write_error),
             None => Ok(()),
         }
     }
 }
 
-/// The transaction is not done by its deadline.
-fn too_long(rows: usize) -> WriteError {
-    let class = if rows > 1 { Class::TooLarge } else { Class::Transient };
-    WriteError::new(class, "the transaction took too long")
-}
-
 impl<T, B: BindRow<T>> Sink<T> for SqliteSink<T, B> {
     fn write(&mut self, batch: &Batch<T>, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
-        let started = Instant::now();
         let turn = Arc::clone(&self.turn);
-        let _turn = take_turn(&turn, cx.time_left())?;
-        self.limit_patience(cx, started.elapsed())?;
+        let _turn = turn.take(cx)?;
+        self.limit_patience(cx)?;
         self.roll_back().map_err(write_error)?;
         self.refused.clear();
         self.refused.resize(batch.len(), false);
@@ -243,29 +222,6 @@ pub(crate) fn connect(options: &SqliteOptions) -> Result<(Connection, String), O
     let insert = schema::prepare(&db, options)?;
     db.prepare_cached(&insert)?;
     Ok((db, insert))
-}
-
-/// Waits for the turn, but not longer than the engine waits for this call: nothing has happened
-/// yet, so the batch fails with nothing applied.
-fn take_turn(
-    turn: &Mutex<()>,
-    patience: Option<Duration>,
-) -> Result<MutexGuard<'_, ()>, WriteError> {
-    let Some(patience) = patience else {
-        return Ok(turn.lock().unwrap_or_else(PoisonError::into_inner));
-    };
-    let started = Instant::now();
-    loop {
-        match turn.try_lock() {
-            Ok(taken) => return Ok(taken),
-            Err(TryLockError::Poisoned(taken)) => return Ok(taken.into_inner()),
-            Err(TryLockError::WouldBlock) if started.elapsed() >= patience => {
-                let what = "the other flushers did not let this one write before the deadline";
-                return Err(WriteError::new(Class::Transient, what));
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(TURN_RETRY),
-        }
-    }
 }
 
 /// Who is at fault when an insert fails.

@@ -265,7 +265,7 @@ fn a_lock_that_outlasts_the_patience_is_transient_and_nothing_was_applied() {
 }
 
 #[test]
-fn a_transaction_that_is_not_done_by_its_deadline_is_rolled_back_and_written_in_parts() {
+fn a_transaction_that_takes_its_time_is_not_cut_short() {
     const LIMIT: Duration = Duration::from_millis(20);
     let db = Db::new();
     let options = db.options();
@@ -285,7 +285,42 @@ fn a_transaction_that_is_not_done_by_its_deadline_is_rolled_back_and_written_in_
     batcher.producer().add_many(&mut items).unwrap();
     let report = batcher.shutdown(LONG);
     assert_eq!((report.tally.flushed_ok, db.count("items")), (200, 200));
-    assert_eq!((report.stats.writes, report.stats.splits), (3, 2));
+    assert_eq!((report.stats.writes, report.stats.splits), (1, 0));
+}
+
+#[test]
+fn a_shutdown_ends_the_waiting_for_the_turn() {
+    let db = Db::new();
+    let options = db.options();
+    let (sender, reached) = mpsc::channel();
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let slow = move |item: &u64, row: &mut Row<'_, '_>| -> Result<(), BoxError> {
+        if *item == 0 {
+            sender.send(())?;
+            let _ = gate.lock().unwrap().recv(); // until the test has its report
+        }
+        row.text(&item.to_string())
+    };
+    let slow = std::sync::Arc::new(slow);
+    let batcher = Batcher::builder()
+        .max_batch_size(1)
+        .flushers(2)
+        .write_timeout(LONG)
+        .spawn(move |_: Flusher| {
+            let slow = std::sync::Arc::clone(&slow);
+            options.open(move |item: &u64, row: &mut Row<'_, '_>| slow(item, row))
+        })
+        .unwrap();
+    batcher.producer().add(0).unwrap();
+    reached.recv_timeout(LONG).unwrap();
+    batcher.producer().add(1).unwrap();
+    while batcher.stats().queue_depth > 0 {
+        thread::yield_now(); // until the other flusher has it
+    }
+    let report = batcher.shutdown(Duration::from_millis(100));
+    assert_eq!((report.tally.unknown, report.unflushed), (1, vec![1]), "it was not sent");
+    drop(open);
 }
 
 #[test]

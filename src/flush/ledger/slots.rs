@@ -15,9 +15,11 @@ use crate::sync::{lock, mutated, wait_timeout};
 
 /// Threads of one engine that may be out at a time: left behind by the watchdog, and not back yet.
 const HUNG_MAX: usize = 16;
-/// Who sleeps for so much longer than asked was stopped, and so were all others: a paused process, or
-/// a machine.
-const STOPPED: Duration = Duration::from_secs(1);
+/// The watchdog's longest sleep while somebody is in the caller's code. One that takes much longer
+/// shows that the process was stopped, or the machine, and then nobody is to blame for that time.
+const TICK: Duration = Duration::from_secs(1);
+/// Shorter sleeps would be busy waiting.
+const LOOK_MIN: Duration = Duration::from_millis(1);
 /// Longer than any engine lives.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -262,35 +264,38 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     /// flushers behind. `None` once [`unwatch`](Self::unwatch) was called.
     ///
     /// `ready` is called before any of them can go on. Who waits for their items is to be told with
-    /// [`tell_changed`](Self::tell_changed). A call that begins meanwhile is not over before this
-    /// looks again, so nobody need tell.
+    /// [`tell_changed`](Self::tell_changed). Looks at least once, and no longer than until `until`.
     pub fn wait_hung<R>(
         &self,
         limit: Duration,
+        until: Option<Instant>,
         ready: impl Fn() -> R,
     ) -> Option<(Vec<Hung<T, M>>, R)> {
+        let tick = TICK.min(limit / 8);
         let mut state = lock(&self.state);
         while !state.unwatched {
             let now = self.clock.now();
             let hung = state.take_hung(now, limit);
-            if !hung.is_empty() {
+            if !hung.is_empty() || until.is_some_and(|until| until <= now) {
                 return Some((hung, ready()));
             }
-            let pause = state.next_hung(now, limit).map_or(FAR, |at| at - now);
+            // A call that begins meanwhile is not over before the next look, so nobody need tell.
+            let busy = state.slots.iter().any(SlotState::is_busy);
+            let pause = if busy { tick } else { limit }.max(LOOK_MIN).min(FAR);
+            let pause = until.map_or(pause, |until| pause.min(until - now));
             state = wait_timeout(&self.watch, state, pause);
-            let slept = self.clock.now().saturating_duration_since(now);
-            if slept > pause.saturating_add(STOPPED) {
-                state.excuse(now + slept);
+            let late = self.clock.now().saturating_duration_since(now).saturating_sub(pause);
+            if late > tick {
+                state.excuse(late, self.clock.now());
             }
         }
         None
     }
 
-    /// Waits for so long, or until [`unwatch`](Self::unwatch) was called, and says that it was not.
-    pub fn still_watched(&self, pause: Duration) -> bool {
-        let state = lock(&self.state);
-        let state = if state.unwatched { state } else { wait_timeout(&self.watch, state, pause) };
-        !state.unwatched
+    /// The caller's code is called once more: its time begins.
+    pub fn touch(&self, slot: Slot) {
+        let now = self.clock.now();
+        lock(&self.state).slot(slot).since = now;
     }
 
     /// Wakes whoever waits for a change.
@@ -344,9 +349,11 @@ impl<T, M: Mode<T>> State<T, M> {
         }
     }
 
-    /// Nobody is to blame for the time until now.
-    fn excuse(&mut self, now: Instant) {
-        self.slots.iter_mut().filter(|slot| slot.is_busy()).for_each(|slot| slot.since = now);
+    /// Nobody is to blame for so much of the time until now.
+    fn excuse(&mut self, stopped: Duration, now: Instant) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_busy()) {
+            slot.since = slot.since.checked_add(stopped).map_or(now, |since| since.min(now));
+        }
     }
 
     /// Leaves behind who has been in the caller's code for so long, and seats others.
@@ -367,16 +374,9 @@ impl<T, M: Mode<T>> State<T, M> {
         hung
     }
 
-    /// When to look again for one that hangs.
-    fn next_hung(&self, now: Instant, limit: Duration) -> Option<Instant> {
-        let busy = self.slots.iter().filter(|slot| slot.is_busy()).map(|slot| slot.since);
-        let next = busy.min().and_then(|since| since.checked_add(limit)).filter(|at| *at > now);
-        next.or_else(|| now.checked_add(limit.max(Duration::from_millis(1))))
-    }
-
     fn seat_another(&mut self, flusher: Flusher, now: Instant) -> Seat {
         let slot = SlotState::new(flusher, now);
-        let free = |slot: &SlotState<T, M>| slot.left && slot.is_gone() && !slot.is_out();
+        let free = |slot: &SlotState<T, M>| slot.left && !slot.is_out();
         let first = self.slots.iter().position(free).unwrap_or(self.slots.len());
         if first == self.slots.len() {
             self.slots.push(slot);
