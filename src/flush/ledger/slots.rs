@@ -279,9 +279,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             if !hung.is_empty() || until.is_some_and(|until| until <= now) {
                 return Some((hung, ready()));
             }
-            // A call that begins meanwhile is not over before the next look, so nobody need tell.
+            // A call that begins meanwhile is not over before the next look, so nobody need tell. Half
+            // the limit, so that a process that is stopped is late for that look before the call is.
             let busy = state.slots.iter().any(SlotState::is_busy);
-            let pause = if busy { tick } else { limit }.max(LOOK_MIN).min(FAR);
+            let pause = if busy { tick } else { limit / 2 }.max(LOOK_MIN).min(FAR);
             let pause = until.map_or(pause, |until| pause.min(until - now));
             state = wait_timeout(&self.watch, state, pause);
             let late = self.clock.now().saturating_duration_since(now).saturating_sub(pause);
