@@ -38,10 +38,12 @@
 //! assert!(plan.to_string().contains("[5=F1]")); // a drawing for the terminal
 //! ```
 
+mod bind;
 mod cores;
 mod cpuset;
 mod draw;
 mod json;
+mod machine;
 mod options;
 mod plan;
 #[cfg(test)]
@@ -50,6 +52,7 @@ mod tests;
 mod topology;
 
 pub use cpuset::CpuSet;
+pub use machine::Machine;
 pub use options::{Options, Pin};
 pub use plan::{FlusherPlan, LeftOut, NodePlan, Plan, RingPlan, plan};
 pub use topology::{Cpu, NumaNode, Topology, TopologyBuilder};

@@ -1,0 +1,23 @@
+//! The machine that this process runs on.
+
+use super::topology::Topology;
+
+/// The machine that this process runs on, as far as it can be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Machine {
+    /// Its nodes and CPUs.
+    pub topology: Topology,
+    /// Who has told: `hwloc` with its version, or `core_affinity`.
+    pub backend: String,
+    /// What the caller should know and might not expect.
+    pub notes: Vec<String>,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self { topology: Topology::default(), backend: "none".to_owned(), notes: Vec::new() }
+    }
+}
