@@ -61,7 +61,7 @@ pub use flush::{
 };
 
 pub use mode::{Mode, Plain, Tracked};
-pub use placement::Pin;
+pub use placement::{Pin, Shards};
 pub use sink::{
     Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
     WriteError,
