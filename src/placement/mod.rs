@@ -47,6 +47,8 @@ mod machine;
 mod options;
 mod placed;
 mod plan;
+#[cfg(any(feature = "testing", test, loom, shuttle))]
+mod pretend;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
@@ -59,4 +61,7 @@ pub use options::{Options, Pin, Shards};
 pub(crate) use placed::Placed;
 pub use placed::{FlusherPlacement, Placement, RingPlacement};
 pub use plan::{FlusherPlan, LeftOut, NodePlan, Plan, RingPlan, plan};
+#[cfg(any(feature = "testing", test, loom, shuttle))]
+#[doc(hidden)] // see `testing`
+pub use pretend::seem_on_cpu;
 pub use topology::{Cpu, NumaNode, Topology, TopologyBuilder};

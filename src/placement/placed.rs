@@ -116,6 +116,8 @@ impl Placed {
 
     /// The node of the CPU that the calling thread runs on.
     pub fn home(&self) -> usize {
+        #[cfg(any(feature = "testing", test, loom, shuttle))]
+        let current_cpu = || super::pretend::seeming_cpu().or_else(current_cpu);
         current_cpu().map_or(0, |cpu| self.plan.home(cpu))
     }
 
