@@ -29,7 +29,8 @@
 //! rounded up to 2 MiB, however small: it was asked for, and it is one entry of the TLB. If they
 //! are refused the part that was rounded up is never touched, so it costs no memory.
 //!
-//! **Checked by** `tests/pages.rs`, and on kernels with several nodes by `make numa`.
+//! **Checked by** `tests/pages.rs`, which sees a page touched too late in optimised builds only: an
+//! unoptimised one writes all of a slot, also what is not initialised.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
