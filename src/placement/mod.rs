@@ -38,14 +38,26 @@
 //! assert!(plan.to_string().contains("[5=F1]")); // a drawing for the terminal
 //! ```
 
+#[cfg(not(any(loom, shuttle)))]
+mod affinity;
 mod bind;
 mod cores;
 mod cpuset;
 mod draw;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod hwloc;
 mod json;
 mod machine;
 mod options;
 mod plan;
+#[cfg(not(any(loom, shuttle)))]
+mod process;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod survey;
+#[cfg(not(any(loom, shuttle)))]
+mod sys;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
