@@ -49,6 +49,9 @@ mod draw;
 mod hwloc;
 mod json;
 mod machine;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod machine_tests;
 mod options;
 mod plan;
 #[cfg(not(any(loom, shuttle)))]
