@@ -34,8 +34,8 @@ need() {
     needs "'$command'" "command -v $command" "$@"
 }
 
-# need_library NAME VERSION PACKAGE…: pkg-config must know the library, of that version or newer; the Debian packages
-# bring it. With what it links statically, which is more than the library alone.
+# need_library NAME VERSION PACKAGE…: pkg-config must know the library, of that version or newer, and what it needs
+# itself; the Debian packages bring them.
 need_library() {
     local name="$1" version="$2"
     shift 2

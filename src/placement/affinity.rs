@@ -14,13 +14,10 @@ const CPUS_MAX: u32 = 1024;
 pub fn machine() -> Machine {
     let mut notes = Vec::new();
     let own = own_cpus().unwrap_or_default();
-    let usable = match usable_cpus() {
-        Some(usable) => usable,
-        None => {
-            notes.extend(cfg!(target_os = "linux").then(|| CALLER_ONLY.to_owned()));
-            own.clone()
-        }
-    };
+    let usable = usable_cpus(&own).unwrap_or_else(|| {
+        notes.extend(cfg!(target_os = "linux").then(|| CALLER_ONLY.to_owned()));
+        own.clone()
+    });
     let all: BTreeSet<u32> = process::online().into_iter().flatten().chain(own).collect();
     if all.last().is_some_and(|last| *last >= CPUS_MAX) {
         notes.push(format!("threads cannot be pinned to CPU {CPUS_MAX} and above without hwloc"));
@@ -65,7 +62,7 @@ pub fn bind_thread(cpus: &CpuSet) -> Result<(), String> {
 /// Whether the thread runs on these CPUs and on all of them that it can have, without being pinned.
 fn is_everything(wanted: &BTreeSet<u32>) -> Result<(), String> {
     let own = own_cpus().ok_or("the system does not say where the thread is")?;
-    let usable = usable_cpus().unwrap_or_else(|| own.clone());
+    let usable = usable_cpus(&own).unwrap_or_else(|| own.clone());
     let inside = !own.is_empty() && own.is_subset(wanted);
     if inside && usable.intersection(wanted).all(|cpu| own.contains(cpu)) {
         return Ok(());
@@ -77,11 +74,12 @@ fn elsewhere(own: BTreeSet<u32>) -> String {
     format!("the thread may run on CPU {}", own.into_iter().collect::<CpuSet>())
 }
 
-/// The CPUs that run and that some thread of this process may use; `None` where that is not known.
-fn usable_cpus() -> Option<BTreeSet<u32>> {
+/// The CPUs that run and that some thread of this process may use, those of the calling thread
+/// anyhow; `None` where that is not known. What a thread may use can include CPUs that are not there.
+fn usable_cpus(own: &BTreeSet<u32>) -> Option<BTreeSet<u32>> {
     let online = process::online()?;
     let allowed = process::allowed(&online)?;
-    Some(allowed.cpus.intersection(&online).copied().collect())
+    Some(allowed.cpus.intersection(&online).chain(own).copied().collect())
 }
 
 /// The CPUs that the calling thread may use; `None` where that is not known. On Linux that fails

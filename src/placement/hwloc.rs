@@ -7,6 +7,7 @@
 //! - It shows all CPUs to a process that may use some. What may be used is asked of the system:
 //!   [`process`](super::process).
 //! - A node without CPUs has the CPU set of its neighbours, or none: [`Survey::home`].
+//! - Without /sys it finds one node, and says so on standard error. It is not asked then.
 //! - To learn more about x86 it moves the calling thread to every CPU in turn, those that are to be
 //!   left alone too. It is told not to.
 
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::mem::MaybeUninit;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use hwlocality::Topology as Hwloc;
@@ -57,6 +59,10 @@ pub fn known() -> Result<&'static Known, String> {
 
 /// Looks at the machine, with what this process may not use as well.
 fn look() -> Result<Hwloc, String> {
+    let hidden = cfg!(target_os = "linux") && !Path::new("/sys/devices/system/cpu").is_dir();
+    if hidden && variables().is_none() {
+        return Err("hwloc was not asked: it needs /sys, which is not there".to_owned());
+    }
     let flags = BuildFlags::INCLUDE_DISALLOWED | BuildFlags::DONT_CHANGE_BINDING;
     let builder = || Hwloc::builder().with_flags(flags).map_err(|error| error.to_string());
     let look = || builder()?.build().map_err(|error| error.to_string());

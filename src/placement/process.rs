@@ -51,9 +51,19 @@ fn of_thread(status: &str) -> Option<Allowed> {
     })
 }
 
-/// The CPUs that run; `None` where that cannot be read.
+/// The CPUs that run; `None` where that cannot be read. /sys is hidden in some containers.
 pub fn online() -> Option<BTreeSet<u32>> {
-    list(&fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
+    match fs::read_to_string("/sys/devices/system/cpu/online") {
+        Ok(text) => list(&text),
+        Err(_) => of_stat(&fs::read_to_string("/proc/stat").ok()?),
+    }
+}
+
+/// From `/proc/stat`: each CPU that runs has a line.
+fn of_stat(stat: &str) -> Option<BTreeSet<u32>> {
+    let names = stat.lines().filter_map(|line| line.strip_prefix("cpu")?.split(' ').next());
+    let cpus: BTreeSet<u32> = names.filter_map(|name| name.parse().ok()).collect();
+    (!cpus.is_empty()).then_some(cpus)
 }
 
 /// The NUMA nodes of the machine; `None` where that cannot be read.
@@ -99,5 +109,12 @@ mod tests {
         let status = format!("{status}Mems_allowed:\t2\nMems_allowed_list:\t1\n");
         assert_eq!(of_thread(&status), Some(Allowed { cpus, nodes }));
         assert_eq!(of_thread("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn each_cpu_that_runs_has_a_line() {
+        let stat = "cpu  9 0 9\ncpu0 4 0 4\ncpu11 5 0 5\nintr 7 0\ncpu_x 1\n";
+        assert_eq!(of_stat(stat), Some(BTreeSet::from([0, 11])));
+        assert_eq!(of_stat("intr 7 0\n"), None);
     }
 }
