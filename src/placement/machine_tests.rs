@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::mem::MaybeUninit;
-use std::process::Command;
 use std::thread;
 
 use super::bind::{bind_memory, bind_thread, current_cpu};
@@ -137,8 +136,9 @@ fn memory_is_bound_to_its_node_or_there_is_a_reason() {
 }
 
 /// Runs a test of this file in a process of its own, with a variable that hwloc heeds.
+#[cfg(feature = "numa")]
 fn elsewhere(scene: &str, variable: &str, value: &str) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let scene = format!("placement::machine_tests::{scene}");
     command.args(["--exact", &scene, "--ignored", "--nocapture", "--test-threads=1"]);
     let output = command.env(variable, value).output().unwrap();
