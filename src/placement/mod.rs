@@ -38,17 +38,32 @@
 //! assert!(plan.to_string().contains("[5=F1]")); // a drawing for the terminal
 //! ```
 
+#[cfg(not(any(loom, shuttle)))]
+mod affinity;
 mod bind;
 mod cores;
 mod cpuset;
 mod draw;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod hwloc;
 mod json;
 mod machine;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod machine_tests;
 mod options;
 mod placed;
 mod plan;
 #[cfg(any(feature = "testing", test, loom, shuttle))]
 mod pretend;
+#[cfg(not(any(loom, shuttle)))]
+mod process;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod survey;
+#[cfg(not(any(loom, shuttle)))]
+mod sys;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
