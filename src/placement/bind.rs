@@ -11,7 +11,6 @@ use super::cpuset::CpuSet;
 ///
 /// Ok means that the system, asked anew, says that the thread runs on these CPUs and on no other. It
 /// may have left out some of them: those that are offline, and those that this process may not use.
-#[allow(dead_code)] // until the engine follows the plan
 pub fn bind_thread(cpus: &CpuSet) -> Result<(), String> {
     imp::bind_thread(cpus).map_err(|why| format!("not pinned to CPU {cpus}: {why}"))
 }
@@ -22,13 +21,11 @@ pub fn bind_thread(cpus: &CpuSet) -> Result<(), String> {
 /// It is bound in whole pages, also those at the ends that it shares with other memory. What is
 /// there already stays where it is. A node that is full passes on to the next: better far memory
 /// than none.
-#[allow(dead_code)]
 pub fn bind_memory(memory: &[MaybeUninit<u8>], node: u32) -> Result<(), String> {
     imp::bind_memory(memory, node).map_err(|why| format!("not bound to node {node}: {why}"))
 }
 
 /// The CPU that the calling thread runs on, at this moment; `None` where the system does not say.
-#[allow(dead_code)]
 pub fn current_cpu() -> Option<u32> {
     imp::current_cpu()
 }

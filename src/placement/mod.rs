@@ -69,7 +69,7 @@ mod sys;
 mod tests;
 mod topology;
 
-pub(crate) use bind::bind_thread;
+pub(crate) use bind::{bind_memory, bind_thread};
 pub use cpuset::CpuSet;
 pub use machine::Machine;
 pub use options::{Options, Pin, Shards};

@@ -64,8 +64,7 @@ pub enum Got {
 
 /// How a ring came to lie in its pages.
 #[derive(Debug)]
-#[allow(dead_code)] // until the engine places rings
-pub struct Placed<R> {
+pub struct InPages<R> {
     /// What the caller's binding returned; `None` on the heap, where there is nothing to bind.
     pub bound: Option<R>,
     /// What it lies in.
@@ -100,10 +99,10 @@ impl<T> Slots<T> {
         pages: Pages,
         bind: impl FnOnce(&[MaybeUninit<u8>]) -> R,
         make: impl Fn(usize) -> Slot<T>,
-    ) -> Option<(Self, Placed<R>)> {
+    ) -> Option<(Self, InPages<R>)> {
         if !region::KNOWN {
             let got = Got::Refused("on the heap: no pages of one's own are known here".into());
-            return Some((Self::on_heap(capacity, make)?, Placed { bound: None, got }));
+            return Some((Self::on_heap(capacity, make)?, InPages { bound: None, got }));
         }
         let used = capacity.checked_mul(size_of::<Slot<T>>())?;
         let mut region = Region::new(used, align_of::<Slot<T>>(), pages.huge)?;
@@ -116,7 +115,7 @@ impl<T> Slots<T> {
             Err(refused) => Got::Refused(refused),
         };
         let slots = Self { slots, region: Some(region), _owns: PhantomData };
-        Some((slots, Placed { bound, got }))
+        Some((slots, InPages { bound, got }))
     }
 }
 
@@ -141,7 +140,6 @@ impl<T> Drop for Slots<T> {
     }
 }
 
-#[allow(dead_code)] // until the engine places rings
 impl<T> Ring<T> {
     /// A ring of `capacity` slots in pages of its own; see the module documentation. `bind` is
     /// shown them before they are touched: this thread touches them once it returns.
@@ -152,7 +150,7 @@ impl<T> Ring<T> {
         capacity: usize,
         pages: Pages,
         bind: impl FnOnce(&[MaybeUninit<u8>]) -> R,
-    ) -> Result<(Self, Placed<R>), CapacityError> {
+    ) -> Result<(Self, InPages<R>), CapacityError> {
         Self::in_pages_starting_at(capacity, 0, pages, bind)
     }
 
@@ -161,7 +159,7 @@ impl<T> Ring<T> {
         position: u64,
         pages: Pages,
         bind: impl FnOnce(&[MaybeUninit<u8>]) -> R,
-    ) -> Result<(Self, Placed<R>), CapacityError> {
+    ) -> Result<(Self, InPages<R>), CapacityError> {
         let first_lap = first_lap(capacity, position)?;
         let (slots, placed) = Slots::in_pages(capacity, pages, bind, first_lap)
             .ok_or(CapacityError { got: capacity, memory: true })?;

@@ -67,8 +67,7 @@ pub use error::{CapacityError, PopError, PushError, RunError};
 pub(crate) use fork::{CloseInChild, enlist, generation, in_child};
 pub(crate) use front::{Front, Run};
 use memory::Slots;
-#[allow(unused_imports)] // until the engine places rings
-pub(crate) use memory::{Got, Pages, Placed};
+pub(crate) use memory::{Got, InPages, Pages};
 use slot::Slot;
 
 /// What `tail` and `head` hold: twice a position, and in `tail` the close bit.

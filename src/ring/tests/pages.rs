@@ -8,7 +8,7 @@ use std::panic::UnwindSafe;
 use std::ptr;
 
 use super::super::region::{Region, page_size};
-use super::super::{Got, Pages, Placed, huge};
+use super::super::{Got, InPages, Pages, huge};
 use super::*;
 
 const USUAL: Pages = Pages { huge: false };
@@ -233,7 +233,7 @@ fn pages_are_given_back() {
             seen.set(region(bytes));
             std::panic::resume_unwind(Box::new("a binding that panics"));
         };
-        let run = || Ring::<u64>::in_pages(1 << 12, HUGE, bind).map(|_: (_, Placed<()>)| ());
+        let run = || Ring::<u64>::in_pages(1 << 12, HUGE, bind).map(|_: (_, InPages<()>)| ());
         catch_unwind(AssertUnwindSafe(run)).unwrap_err();
         seen.get()
     });
