@@ -91,11 +91,18 @@ pub mod internals {
         crate::Producer::new(shared)
     }
 
-    /// Nothing is placed: so many shards of a machine of which nothing is known.
+    /// As many nodes as shards; each has the CPU of its number.
     pub fn unplaced(shards: usize) -> crate::placement::Placed {
-        let machine = crate::placement::Machine::of("none", crate::placement::Topology::default());
-        crate::placement::Placed::new(machine, &crate::placement::Options::default().shards(shards))
+        use crate::placement::{Cpu, Machine, NumaNode, Options, Placed, Topology};
+        let numbers = || (0..shards).filter_map(|number| u32::try_from(number).ok());
+        let topology = Topology::builder()
+            .nodes(numbers().map(|node| NumaNode::new(node, None)))
+            .cpus(numbers().map(|cpu| Cpu::new(cpu, cpu)))
+            .build();
+        Placed::new(Machine::of("none", topology), &Options::default())
     }
+
+    pub use crate::placement::seem_on_cpu;
 
     /// A seat for a flusher.
     pub fn seat(index: usize) -> Seat {

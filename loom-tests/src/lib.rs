@@ -14,7 +14,7 @@ mod task;
 pub use items::{Item, every_item_dropped_once, forget_items};
 #[cfg(any(loom, shuttle))]
 pub use parts::{
-    Failing, Parts, add, add_async, collect, failing, next, parts, parts_with, serve, write,
+    Failing, Parts, add, add_async, collect, failing, make, next, parts, parts_with, serve, write,
 };
 #[cfg(any(loom, shuttle))]
 pub use task::{block_on, poll_once};

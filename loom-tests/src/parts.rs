@@ -25,6 +25,7 @@ pub struct Failing {
     pub clock: Clock,
     /// Shards besides the first one, and what they do for one another.
     pub more_shards: usize,
+    pub follows: bool,
     pub overflows: bool,
     pub steals: bool,
 }
@@ -58,15 +59,16 @@ pub fn failing(
     make::<Plain>(queue_depth, max_batch_size, flushers, Admission::default(), failing)
 }
 
-fn make<M: Mode<Item>>(
+/// As [`parts_with`], with everything that a model may choose.
+pub fn make<M: Mode<Item>>(
     queue_depth: usize,
     max_batch_size: usize,
     flushers: usize,
     admission: Admission<Item>,
     failing: Failing,
 ) -> Arc<Shared<Item, M>> {
-    let Failing { retry, bisect, on_failure, permits, clock, more_shards, overflows, steals } =
-        failing;
+    let Failing { retry, bisect, on_failure, permits, clock, .. } = failing;
+    let Failing { more_shards, follows, overflows, steals, .. } = failing;
     let shards = 1 + more_shards;
     let now = clock.now();
     let triggers = Triggers {
@@ -90,7 +92,7 @@ fn make<M: Mode<Item>>(
         shards: (0..shards).map(shard).collect(),
         flushers_each: flushers / shards,
         placed: unplaced(shards),
-        follows: false,
+        follows,
         overflows,
         steals,
         ledger: Ledger::new(flushers, queue_depth, queue_depth, retries, gate, clock)
@@ -154,7 +156,8 @@ pub fn write<M: Mode<Item>, S: Sink<Item>>(
 
 /// What a flusher's thread does: collects and writes until there is nothing more.
 pub fn serve<M: Mode<Item>, S: Sink<Item>>(parts: &Shared<Item, M>, writer: &mut Writer<S>) {
-    while let Some(work) = next(parts) {
+    let shard = parts.served_by(writer.flusher()).index;
+    while let Some(work) = next_of(parts, shard) {
         if !write(parts, writer, work) {
             return;
         }

@@ -31,6 +31,8 @@ mod ledger;
 mod ring;
 #[path = "loom/room.rs"]
 mod room;
+#[path = "loom/shards.rs"]
+mod shards;
 #[path = "loom/wake.rs"]
 mod wake;
 

@@ -27,7 +27,7 @@ use crate::ring::{Front, Word};
 use crate::sync::{Mutex, lock, mutated};
 
 /// Adds from one look at the CPU to the next.
-const LOOK_EVERY: u32 = 64;
+const LOOK_EVERY: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
 
 /// Where a producer's items go.
 pub(super) struct Route<T, M: Mode<T>> {

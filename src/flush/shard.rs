@@ -79,7 +79,7 @@ impl<T> Common<T> {
         shards: usize,
         one_room: bool,
     ) -> Self {
-        let rooms = if one_room { 1 } else { shards };
+        let rooms = if one_room && !mutated("own_rooms") { 1 } else { shards };
         admission.rooms = (0..rooms).map(|_| Arc::new(WaitList::new(clock.clone()))).collect();
         let start = clock.now();
         Self { engine, admission: Arc::new(admission), clock, start }

@@ -7,6 +7,7 @@ use super::policy::key_of;
 use super::{Shard, Shared};
 use crate::mode::Mode;
 use crate::sink::Flusher;
+use crate::sync::mutated;
 use crate::telemetry::{Stats, Tally};
 
 /// A position of each shard. No allocation where there is but one.
@@ -92,7 +93,8 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// Bytes are short: has the items that hold them written.
     pub fn press(&self) {
-        self.shards.iter().for_each(|shard| shard.wake.press(&shard.ring));
+        let pressed = if mutated("press_one_shard") { &self.shards[1..] } else { &self.shards };
+        pressed.iter().for_each(|shard| shard.wake.press(&shard.ring));
     }
 
     /// Asks for everything that was added before this call, and says up to which position of each
@@ -100,6 +102,9 @@ impl<T, M: Mode<T>> Shared<T, M> {
     pub fn demand_all(&self) -> Positions {
         match &self.shards[..] {
             [shard] => Positions::One(shard.demand_all()),
+            shards if mutated("flush_one_shard") => {
+                Positions::Many(shards[..1].iter().map(|shard| shard.demand_all()).collect())
+            }
             shards => Positions::Many(shards.iter().map(|shard| shard.demand_all()).collect()),
         }
     }

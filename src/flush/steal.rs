@@ -17,10 +17,12 @@ use super::shard::{Lease, Shard};
 use super::work::Work;
 use crate::collect::Buffer;
 use crate::mode::Mode;
-use crate::sync::try_lock;
+use crate::sync::{mutated, try_lock};
 
-/// Between two looks at a neighbour that has items and nobody who collects them.
-const AGAIN: Duration = Duration::from_millis(1);
+/// Between two looks at a neighbour that has items and nobody who collects them. In models never: the
+/// call alone must do.
+const AGAIN: Duration =
+    if cfg!(any(loom, shuttle)) { Duration::from_secs(1 << 40) } else { Duration::from_millis(1) };
 
 /// What a look at the neighbours has brought.
 #[allow(clippy::large_enum_variant)] // moved once a batch; a box would be an allocation
@@ -56,7 +58,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
                 self.ledger.stolen.count();
                 return Stolen::Work(work, permit);
             }
-            again = Some(shard.clock.now() + AGAIN);
+            again = shard.clock.now().checked_add(AGAIN);
         }
         Stolen::Nothing { again }
     }
@@ -85,7 +87,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// A producer finds the ring full; who could help is called.
     pub fn call_for_help(&self, shard: &Shard<T, M>) {
-        if self.steals {
+        if self.steals && !mutated("no_call") {
             self.call(shard, |_| true);
         }
     }
