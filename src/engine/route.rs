@@ -24,7 +24,7 @@ use crate::flush::Resolution;
 use crate::flush::{Serving, Shard, Shared};
 use crate::mode::{Mode, RunRefused};
 use crate::ring::{Front, Word};
-use crate::sync::{Mutex, lock, mutated};
+use crate::sync::{Mutex, MutexGuard, lock, mutated};
 
 /// Adds from one look at the CPU to the next.
 const LOOK_EVERY: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
@@ -120,10 +120,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// its key.
     #[must_use]
     pub fn home(&self) -> Option<usize> {
-        let Route { home, following } = &self.route;
-        let following = || Some(lock(following.as_ref()?).shard);
-        let shard = home.as_ref().map(|shard| shard.index).or_else(following)?;
-        Some(self.shared.placed.node_of(shard))
+        self.at().map(|shard| self.shared.placed.node_of(shard))
     }
 
     /// Makes the node that the calling thread runs on this producer's home; does nothing where it
@@ -137,35 +134,43 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     pub fn rehome(&mut self, timeout: std::time::Duration) -> Result<(), FlushError> {
         let placed = &self.shared.placed;
         let node = placed.home();
-        if self.home().is_none_or(|home| home == node) {
-            return Ok(());
-        }
         if self.shared.forked() {
             return Err(FlushError::Forked);
         }
         if Serving::is(self.shared.any().engine) {
             return Err(FlushError::Reentrant);
         }
-        match self.shared.flush(timeout) {
+        let Some(old) = self.at().filter(|old| placed.node_of(*old) != node) else {
+            return Ok(());
+        };
+        match self.shared.flush_shard(old, timeout) {
             Resolution::Resolved => {}
             Resolution::TimedOut => return Err(FlushError::Timeout(self.shared.tally())),
             Resolution::Stopped => return Err(FlushError::Stopped(self.shared.tally())),
         }
         let shard = placed.next_shard(node);
-        match &self.route.following {
-            Some(state) => *lock(state) = Following::at(shard),
-            None => self.route = Route::to(&self.shared.shards[shard]),
-        }
+        self.route = match &self.route.following {
+            Some(_) => Route::follow(Following::at(shard)),
+            None => Route::to(&self.shared.shards[shard]),
+        };
         self.on = None;
         Ok(())
     }
 
+    /// The shard that its items go to, but for their keys.
+    fn at(&self) -> Option<usize> {
+        let home = self.route.home().map(|shard| shard.index);
+        home.or_else(|| self.state().map(|state| state.shard))
+    }
+
     /// The shard to which an item goes.
     pub(super) fn shard_of(&self, item: &T) -> &Shard<T, M> {
-        match (&self.route.home, &self.route.following) {
-            (Some(shard), _) => shard,
-            (None, Some(state)) => &self.shared.shards[lock(state).shard],
-            (None, None) => self.shared.keyed(item),
+        match self.route.home() {
+            Some(shard) => shard,
+            None if self.route.following.is_some() => {
+                &self.shared.shards[self.state().map_or(0, |state| state.shard)]
+            }
+            None => self.shared.keyed(item),
         }
     }
 
@@ -173,7 +178,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     #[inline(never)]
     pub(super) fn push_routed(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
         match &self.route.following {
-            Some(state) => self.following(state, |shard| M::push(shard, entry)),
+            Some(_) => self.following(|shard| M::push(shard, entry)),
             None => self.shared.keyed(M::item(&entry)).push(entry),
         }
     }
@@ -183,8 +188,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if let Some(shard) = self.route.home() {
             return shard.push_run(front, usize::MAX);
         }
-        if let Some(state) = &self.route.following {
-            return self.following(state, |shard| M::push_run(shard, front, usize::MAX));
+        if self.route.following.is_some() {
+            return self.following(|shard| M::push_run(shard, front, usize::MAX));
         }
         let Some(first) = front.items().first() else { return Ok(()) };
         let shard = self.shared.keyed(first).index;
@@ -194,12 +199,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     }
 
     /// Pushes to where it is now, and takes note of how far its items reach there.
-    fn following<E>(
-        &self,
-        state: &Mutex<Following>,
-        push: impl FnOnce(&Shard<T, M>) -> Result<Word, E>,
-    ) -> Result<(), E> {
-        let mut state = lock(state);
+    fn following<E>(&self, push: impl FnOnce(&Shard<T, M>) -> Result<Word, E>) -> Result<(), E> {
+        let Some(mut state) = self.state() else { return push(self.shared.any()).map(drop) };
         state.look(&self.shared);
         let shard = &self.shared.shards[state.shard];
         let end = push(shard)?;
@@ -208,17 +209,24 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         Ok(())
     }
 
+    /// Where it is, if it follows its thread. In a child process nowhere: a thread of the parent may
+    /// hold the lock, and every ring is closed.
+    fn state(&self) -> Option<MutexGuard<'_, Following>> {
+        let state = self.route.following.as_ref()?;
+        (!self.shared.forked()).then(|| lock(state))
+    }
+
     /// A call begins to wait: until [`go`](Self::go) this producer does not move.
     pub(super) fn stay(&self) {
-        if let Some(state) = &self.route.following {
-            lock(state).waiting += 1;
+        if let Some(mut state) = self.state() {
+            state.waiting += 1;
         }
     }
 
     /// A call waits no longer.
     pub(super) fn go(&self) {
-        if let Some(state) = &self.route.following {
-            lock(state).waiting -= 1;
+        if let Some(mut state) = self.state() {
+            state.waiting -= 1;
         }
     }
 
