@@ -61,7 +61,7 @@ pub use flush::{
 };
 
 pub use mode::{Mode, Plain, Tracked};
-pub use placement::Pin;
+pub use placement::{Pin, Shards};
 pub use sink::{
     Applied, BoxError, Class, Dead, Flusher, Sink, SinkFactory, SinkLimits, WriteContext,
     WriteError,
@@ -79,8 +79,8 @@ pub mod internals {
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
-        Admission, Bounds, Gate, Lease, Ledger, Node, Permit, Permits, Policy, Resolution, Retries,
-        Seat, Shared, Work, Writer,
+        Admission, Bounds, Gate, Lease, Ledger, Permit, Permits, Policy, Resolution, Retries, Seat,
+        Shard, Shared, Work, Writer,
     };
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
@@ -97,8 +97,8 @@ pub mod internals {
     }
 
     /// Takes one published item into the forming batch, as a flusher does that finds no more.
-    pub fn drain_one<T, M: crate::mode::Mode<T>>(node: &Node<T, M>, lease: &mut Lease<T, M>) {
-        let drained = lease.former.fill(|entries| node.ring.pop_run(entries, 1));
+    pub fn drain_one<T, M: crate::mode::Mode<T>>(shard: &Shard<T, M>, lease: &mut Lease<T, M>) {
+        let drained = lease.former.fill(|entries| shard.ring.pop_run(entries, 1));
         assert!(drained.is_ok(), "nothing is published");
     }
 

@@ -7,7 +7,7 @@
 
 use crate::ack::Promise;
 use crate::error::Refused;
-use crate::flush::Node;
+use crate::flush::Shard;
 use crate::ring::{Front, Run, RunError, Word};
 
 /// Items travel alone: no acks, no memory budget, no age. The default.
@@ -25,15 +25,15 @@ pub trait Mode<T>: Carry<T> {
     /// Makes an entry that is not charged yet. Calls the caller's weight function where there is a
     /// budget.
     #[doc(hidden)]
-    fn entry(node: &Node<T, Self>, item: T, promise: Option<Promise<T>>) -> Self::Entry;
+    fn entry(shard: &Shard<T, Self>, item: T, promise: Option<Promise<T>>) -> Self::Entry;
 
     /// Charges and pushes it.
     #[doc(hidden)]
-    fn push(node: &Node<T, Self>, entry: Self::Entry) -> Result<Word, Refused<Self::Entry>>;
+    fn push(shard: &Shard<T, Self>, entry: Self::Entry) -> Result<Word, Refused<Self::Entry>>;
 
     /// Charges and pushes as many items as go in with one claim.
     #[doc(hidden)]
-    fn push_run(node: &Node<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused>;
+    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused>;
 }
 
 /// What is known of an item besides itself.
@@ -42,7 +42,7 @@ pub struct Tag<T> {
     pub promise: Option<Promise<T>>,
     /// Bytes charged to the budget.
     pub bytes: u64,
-    /// When it was added, in nanoseconds after the node's start, plus 1; 0: not known.
+    /// When it was added, in nanoseconds after the shard's start, plus 1; 0: not known.
     pub added: u64,
 }
 
@@ -172,18 +172,18 @@ impl<T: Send + 'static> Carry<T> for Plain {
 
 impl<T: Send + 'static> Mode<T> for Plain {
     #[inline(always)]
-    fn entry(_: &Node<T, Self>, item: T, _: Option<Promise<T>>) -> T {
+    fn entry(_: &Shard<T, Self>, item: T, _: Option<Promise<T>>) -> T {
         item
     }
 
     #[inline(always)]
-    fn push(node: &Node<T, Self>, entry: T) -> Result<Word, Refused<T>> {
-        node.ring.push(entry).map_err(Refused::from)
+    fn push(shard: &Shard<T, Self>, entry: T) -> Result<Word, Refused<T>> {
+        shard.ring.push(entry).map_err(Refused::from)
     }
 
-    fn push_run(node: &Node<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
+    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
         let all = front.len();
-        node.ring.push_run(front, all, |item| item).map_err(RunRefused::from)
+        shard.ring.push_run(front, all, |item| item).map_err(RunRefused::from)
     }
 }
 
@@ -191,14 +191,14 @@ impl<T: Send + 'static> Mode<T> for Plain {
 const RUN_MAX: usize = 64;
 
 impl<T: Send + 'static> Mode<T> for Tracked {
-    fn entry(node: &Node<T, Self>, item: T, promise: Option<Promise<T>>) -> Tagged<T> {
-        let bytes = node.admission.weigh(&item);
+    fn entry(shard: &Shard<T, Self>, item: T, promise: Option<Promise<T>>) -> Tagged<T> {
+        let bytes = shard.admission.weigh(&item);
         Tagged { item, tag: Tag { promise, bytes, added: 0 } }
     }
 
-    fn push(node: &Node<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
+    fn push(shard: &Shard<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
         let bytes = entry.tag.bytes;
-        let charge = match node.charge(bytes) {
+        let charge = match shard.charge(bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
             Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
@@ -206,32 +206,32 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             Err(RunRefused::Busy) => return Err(Refused::Busy(entry)),
             Err(RunRefused::Short) => return Err(Refused::Short(entry)),
         };
-        entry.tag.added = node.stamp(entry.tag.promise.is_some());
-        let word = node.ring.push(entry).map_err(Refused::from)?;
+        entry.tag.added = shard.stamp(entry.tag.promise.is_some());
+        let word = shard.ring.push(entry).map_err(Refused::from)?;
         if let Some(charge) = charge {
             charge.keep();
-            node.pushed_charged();
+            shard.pushed_charged();
         }
         Ok(word)
     }
 
-    fn push_run(node: &Node<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
-        let added = node.stamp(false);
-        if node.admission.budget.is_none() {
+    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
+        let added = shard.stamp(false);
+        if shard.admission.budget.is_none() {
             let all = front.len();
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
-            return Ok(node.ring.push_run(front, all, wrap)?);
+            return Ok(shard.ring.push_run(front, all, wrap)?);
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];
         let count = front.len().min(RUN_MAX);
         for (bytes, item) in bytes.iter_mut().zip(front.items()) {
-            *bytes = node.admission.weigh(item);
+            *bytes = shard.admission.weigh(item);
         }
-        let (count, charge) = node.charge_run(&bytes[..count])?;
+        let (count, charge) = shard.charge_run(&bytes[..count])?;
         let mut next = bytes[..count].iter();
         let before = front.len();
-        let word = node.ring.push_run(front, count, |item| {
+        let word = shard.ring.push_run(front, count, |item| {
             let bytes = next.next().copied().unwrap_or(0);
             Tagged { item, tag: Tag { added, bytes, promise: None } }
         })?;
@@ -239,7 +239,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         let kept = bytes[..before - front.len()].iter().sum();
         if let Some(charge) = charge {
             charge.keep_part(kept);
-            node.pushed_charged();
+            shard.pushed_charged();
         }
         Ok(word)
     }

@@ -13,7 +13,7 @@ use machines::{GIB, export};
 
 /// A plan with so many flushers on each node, each pinned to a core.
 fn on_cores(topology: &Topology, flushers: usize) -> Plan {
-    plan(topology, &Options::default().flushers_per_node(flushers).pin(Pin::Core))
+    plan(topology, &Options::default().flushers(flushers).pin(Pin::Core))
 }
 
 /// The CPUs of each flusher, as text.
@@ -108,7 +108,7 @@ fn two_sockets_get_a_ring_and_a_flusher_each() {
 #[test]
 fn pinned_to_nodes_flushers_may_move_within_them() {
     let two = export("two-sockets");
-    let plan = sluicegate::placement::plan(&two, &Options::default().flushers_per_node(2));
+    let plan = sluicegate::placement::plan(&two, &Options::default().flushers(2));
     assert_eq!(cpus(&plan), ["0-3,8-11", "0-3,8-11", "4-7,12-15", "4-7,12-15"]);
     says(&plan.flushers()[0].why, &["the node's 8 CPUs"]);
 
@@ -245,12 +245,12 @@ fn a_container_with_one_cpu() {
 
 #[test]
 fn flushers_of_a_ring_share_a_cache_and_rings_do_not() {
-    let options = Options::default().flushers_per_node(4).rings_per_node(2).pin(Pin::Core);
+    let options = Options::default().flushers(2).shards(2).pin(Pin::Core);
     let plan = plan(&machines::many_caches(), &options);
-    assert_eq!(cpus(&plan), ["1", "3", "2", "4"]);
-    assert_eq!(plan.rings()[0].flushers, [0, 2]);
-    assert_eq!(plan.rings()[1].flushers, [1, 3]);
-    says(&plan.flushers()[2].why, &["same last-level cache as F0"]);
+    assert_eq!(cpus(&plan), ["1", "2", "3", "4"]);
+    assert_eq!(plan.rings()[0].flushers, [0, 1]);
+    assert_eq!(plan.rings()[1].flushers, [2, 3]);
+    says(&plan.flushers()[1].why, &["same last-level cache as F0"]);
 
     let plan = on_cores(&machines::many_caches(), 3);
     assert_eq!(cpus(&plan), ["1", "2", "3"]);
@@ -258,11 +258,18 @@ fn flushers_of_a_ring_share_a_cache_and_rings_do_not() {
 }
 
 #[test]
-fn more_rings_than_flushers_are_dealt_out() {
-    let options = Options::default().flushers_per_node(2).rings_per_node(5).pin(Pin::Core);
-    let plan = plan(&export("two-sockets"), &options);
-    let rings: Vec<&[usize]> = plan.flushers().iter().map(|flusher| &flusher.rings[..]).collect();
-    assert_eq!(rings, [&[0, 2, 4][..], &[1, 3], &[5, 7, 9], &[6, 8]]);
+fn shards_in_all_are_dealt_out_and_nodes_without_one_are_left_out() {
+    let two = export("two-sockets");
+    let of = |shards: usize| plan(&two, &Options::default().shards(shards).pin(Pin::Core));
+    let ring_nodes = |plan: &Plan| plan.rings().iter().map(|ring| ring.node).collect::<Vec<_>>();
+    assert_eq!(ring_nodes(&of(5)), [0, 0, 0, 1, 1]);
+
+    let one = of(1);
+    assert_eq!((nodes(&one), cpus(&one)), (vec![0], vec!["1".to_owned()]));
+    says(&one.left_out()[0].why, &["fewer shards than nodes"]);
+    assert_eq!((one.left_out()[0].home, homes(&one, 4..6)), (0, vec![0, 0]));
+    let pinned = plan(&two, &Options::default().shards(1));
+    assert_eq!(cpus(&pinned), ["0-3,8-11"], "its ring lies there");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sluicegate::placement::{CpuSet, Options, Pin, Plan, plan};
+use sluicegate::placement::{CpuSet, Options, Pin, Plan, Shards, plan};
 
 /// The picture that the page has under this name; under no name, none.
 fn pictures() -> BTreeMap<String, String> {
@@ -34,7 +34,7 @@ fn the_pictures_of_the_page_are_what_the_code_draws() {
     let expected = [
         drawn("two-sockets", cores),
         drawn("sparse", Options::default()),
-        drawn("confined", cores.flushers_per_node(3)),
+        drawn("confined", cores.flushers(3)),
     ];
     for (name, drawing) in expected {
         let picture = pictures.remove(&name).unwrap_or_default();
@@ -51,7 +51,7 @@ fn the_pictures_of_the_page_are_what_the_code_draws() {
 fn every_machine_has_a_picture_of_100_columns() {
     for (name, topology) in machines::all() {
         for pin in Pin::ALL {
-            let options = Options::default().flushers_per_node(7).rings_per_node(2).pin(pin);
+            let options = Options::default().flushers(4).shards(Shards::PerNode(2)).pin(pin);
             let drawing = plan(&topology, &options).to_string();
             let widest = drawing.lines().map(|line| line.chars().count()).max().unwrap();
             assert!((40..=100).contains(&widest), "{name}:\n{drawing}");
@@ -78,7 +78,7 @@ fn expected(plan: &Plan, pin: Pin) -> Value {
     });
     let flushers = plan.flushers().iter().map(|flusher| {
         let cpus = flusher.cpus.as_ref().map(list);
-        json!({"node": flusher.node, "rings": flusher.rings, "cpus": cpus, "why": flusher.why})
+        json!({"node": flusher.node, "ring": flusher.ring, "cpus": cpus, "why": flusher.why})
     });
     let left_out = plan
         .left_out()
@@ -118,7 +118,7 @@ fn machine(plan: &Plan) -> Value {
 fn the_json_of_a_plan_says_what_its_getters_say() {
     for (name, topology) in machines::all() {
         for pin in Pin::ALL {
-            let options = Options::default().flushers_per_node(3).rings_per_node(2).pin(pin);
+            let options = Options::default().flushers(3).shards(Shards::PerNode(2)).pin(pin);
             let plan = plan(&topology, &options);
             let json = plan.to_json();
             assert!(!json.contains('\n'), "one line");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::internals::{
-    Admission, Bounds, Buffer, Clock, Former, Gate, Ledger, Node, Permit, Permits, Policy, Retries,
+    Admission, Bounds, Buffer, Clock, Former, Gate, Ledger, Shard, Permit, Permits, Policy, Retries,
     Shared, Triggers, Work, Writer, producer,
 };
 use sluicegate::ring::Ring;
@@ -77,7 +77,7 @@ fn make<M: Mode<Item>>(
     let mut policy = Policy::new(Some(0)); // a model must run the same way each time
     (policy.retry, policy.bisect, policy.on_failure) = (retry, bisect, on_failure);
     Arc::new(Shared {
-        node: Node::new(1, ring, former, admission, clock.clone()),
+        shard: Shard::new(1, ring, former, admission, clock.clone()),
         ledger: Ledger::new(flushers, queue_depth, queue_depth, retries, gate, clock),
         on_failed: None,
         on_dropped: None,
@@ -113,7 +113,7 @@ pub fn collect<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<Batch<Item>> {
 
 /// What a flusher writes next.
 pub fn next<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<(Work<Item, M>, Permit)> {
-    let mut lease = parts.node.lease.lock().expect("not poisoned");
+    let mut lease = parts.shard.lease.lock().expect("not poisoned");
     parts.next(&mut lease, &mut Buffer::default())
 }
 

@@ -150,7 +150,7 @@ impl Sim {
         Ok(None)
     }
 
-    /// What `Node::turn` does, with a check of each answer. `Some` when there is nothing to do
+    /// What `Shard::turn` does, with a check of each answer. `Some` when there is nothing to do
     /// until then.
     fn turn(&mut self) -> Result<Option<Option<Instant>>, TestCaseError> {
         let view = self.view;

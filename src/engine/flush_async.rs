@@ -50,7 +50,7 @@ impl<T: Send + 'static, M: Mode<T>> Future for FlushAsync<'_, T, M> {
 impl<T: Send + 'static, M: Mode<T>> Drop for FlushAsync<'_, T, M> {
     fn drop(&mut self) {
         if let Some(task) = self.task.take()
-            && !self.batcher.shared.node.forked()
+            && !self.batcher.shared.shard.forked()
         {
             self.batcher.shared.ledger.forget(task);
         }
@@ -84,11 +84,11 @@ impl<T: Send + 'static> ShutdownAsync<T> {
         let told = Arc::clone(&cell);
         let this = Self {
             cell,
-            generation: batcher.shared.node.generation,
+            generation: batcher.shared.shard.generation,
             flushers: batcher.flushers,
-            enqueued: batcher.shared.node.ring.close(),
+            enqueued: batcher.shared.shard.ring.close(),
         };
-        if batcher.shared.node.forked() {
+        if batcher.shared.shard.forked() {
             lock(&told).report = Some(batcher.finish(deadline));
             return this;
         }

@@ -55,7 +55,7 @@ impl<T: Send + 'static, M: Mode<T>> Sink<T> for AddSink<T, M> {
         if self.adding.offer.is_some() {
             return Err(AddError::Full(item)); // not asked whether it is ready
         }
-        self.adding.offer = Some(M::entry(self.producer.node(), item, None));
+        self.adding.offer = Some(M::entry(self.producer.shard(), item, None));
         Ok(())
     }
 

@@ -120,9 +120,9 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     }
 
     fn may_flush(&self) -> Result<(), FlushError> {
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             Err(FlushError::Forked)
-        } else if Serving::is(self.shared.node.engine) {
+        } else if Serving::is(self.shared.shard.engine) {
             Err(FlushError::Reentrant)
         } else {
             Ok(())
@@ -141,34 +141,34 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get
     /// their items back. Returns at once; harmless when called again.
     pub fn close(&self) {
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             return; // closed already, and nobody waits
         }
-        self.shared.node.close();
+        self.shared.shard.close();
     }
 
     /// Whether [`close`](Self::close) was called.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.node.ring.is_closed()
+        self.shared.shard.ring.is_closed()
     }
 
     /// Where the items are, exactly, at this moment.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             return self.forked_tally();
         }
-        self.shared.ledger.tally(&self.shared.node)
+        self.shared.ledger.tally(&self.shared.shard)
     }
 
     /// Everything that is counted, of one moment. Takes some 10 µs: the histograms are copied.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             return Stats { tally: self.forked_tally(), ..Stats::default() };
         }
-        self.shared.ledger.stats(&self.shared.node)
+        self.shared.ledger.stats(&self.shared.shard)
     }
 
     /// Closes, writes what was added, and waits for it: until every item has met its fate, or
@@ -209,7 +209,7 @@ impl<T, M: Mode<T>> Drop for Batcher<T, M> {
         if self.finished {
             return;
         }
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             drop(self.finish(Duration::ZERO));
             return;
         }
@@ -227,6 +227,6 @@ impl<T, M: Mode<T>> Drop for Batcher<T, M> {
 
 impl<T, M: Mode<T>> fmt::Debug for Batcher<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batcher").field("ring", &self.shared.node.ring).finish_non_exhaustive()
+        f.debug_struct("Batcher").field("ring", &self.shared.shard.ring).finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use crate::ack::{Ack, Promise, promise};
 use crate::clock::Clock;
 use crate::config::{DropReason, WhenFull};
 use crate::error::{AddError, AddManyError, AddReason, Refused};
-use crate::flush::{Node, Serving, Shared};
+use crate::flush::{Serving, Shard, Shared};
 use crate::mode::{Mode, Plain, RunRefused, Tracked};
 use crate::ring::{Front, PopError};
 use crate::sync::{Backoff, mutated};
@@ -66,7 +66,7 @@ impl<T: Send + 'static, M: Mode<T>> Clone for Producer<T, M> {
 
 impl<T: Send + 'static, M: Mode<T>> fmt::Debug for Producer<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer").field("ring", &self.node().ring).finish_non_exhaustive()
+        f.debug_struct("Producer").field("ring", &self.shard().ring).finish_non_exhaustive()
     }
 }
 
@@ -75,8 +75,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         Self { shared }
     }
 
-    pub(super) fn node(&self) -> &Node<T, M> {
-        &self.shared.node
+    pub(super) fn shard(&self) -> &Shard<T, M> {
+        &self.shared.shard
     }
 
     /// Adds an item. While the queue is full it waits, a few microseconds awake, then asleep; under
@@ -91,7 +91,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// to let go: the sinks hold all bytes, or a producer has stopped in the middle of an add.
     #[inline]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.node(), item, None), Patience::Policy)
+        self.add_entry(M::entry(self.shard(), item, None), Patience::Policy)
     }
 
     /// Adds an item if there is room now; never waits for another thread.
@@ -101,7 +101,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`AddError::Closed`], [`AddError::TooLarge`], [`AddError::Forked`].
     #[inline]
     pub fn try_add(&self, item: T) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.node(), item, None), Patience::None)
+        self.add_entry(M::entry(self.shard(), item, None), Patience::None)
     }
 
     /// Adds an item; waits at most `timeout` while the queue is full, under every policy. Only then
@@ -112,12 +112,12 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`add`](Self::add).
     #[inline]
     pub fn add_timeout(&self, item: T, timeout: Duration) -> Result<(), AddError<T>> {
-        let entry = M::entry(self.node(), item, None);
+        let entry = M::entry(self.shard(), item, None);
         match self.push(entry) {
             Ok(()) => Ok(()),
             // A timeout beyond what an `Instant` can hold is no timeout.
             Err(refused) => {
-                let until = self.node().clock.now().checked_add(timeout);
+                let until = self.shard().clock.now().checked_add(timeout);
                 self.refused(refused, Patience::Until(until)).map_err(Self::item_back)
             }
         }
@@ -130,7 +130,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// As [`add_timeout`](Self::add_timeout).
     #[inline]
     pub fn add_deadline(&self, item: T, deadline: Instant) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.node(), item, None), Patience::Until(Some(deadline)))
+        self.add_entry(M::entry(self.shard(), item, None), Patience::Until(Some(deadline)))
     }
 
     /// Adds an item as [`add`](Self::add) does, but a task waits instead of a thread, on any
@@ -149,7 +149,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// # Errors
     /// As [`add`](Self::add).
     pub fn add_async(&self, item: T) -> AddAsync<'_, T, M> {
-        AddAsync::new(self, M::entry(self.node(), item, None))
+        AddAsync::new(self, M::entry(self.shard(), item, None))
     }
 
     /// Adds all items, oldest first, as many at a time as there is room for, each such run with one
@@ -220,7 +220,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     /// What the policy does for a run that found no room.
     fn make_room(&self, front: &mut Front<'_, T>, wait: bool) -> Result<(), AddReason> {
-        match self.node().admission.when_full {
+        match self.shard().admission.when_full {
             WhenFull::Block if wait => {
                 self.may_wait()?;
                 let waited = self.wait(None, || match self.push_some(front) {
@@ -237,8 +237,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::DropNewest | WhenFull::DropOldest => match front.pop() {
                 // One by one: each that goes in costs another its place.
                 Some(item) => {
-                    let policy = self.node().admission.when_full;
-                    let mut offer = Some(M::entry(self.node(), item, None));
+                    let policy = self.shard().admission.when_full;
+                    let mut offer = Some(M::entry(self.shard(), item, None));
                     let added = match self.attempt(&mut offer) {
                         Some(done) => done,
                         None => self.apply(policy, &mut offer, AddReason::Full),
@@ -274,9 +274,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     #[inline(always)]
     pub(super) fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
-        let node = self.node();
-        let end = M::push(node, entry)?;
-        node.wake.published(end);
+        let shard = self.shard();
+        let end = M::push(shard, entry)?;
+        shard.wake.published(end);
         Ok(())
     }
 
@@ -284,13 +284,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if front.is_empty() {
             return Ok(());
         }
-        let node = self.node();
-        let end = M::push_run(node, front).inspect_err(|refused| {
+        let shard = self.shard();
+        let end = M::push_run(shard, front).inspect_err(|refused| {
             if *refused == RunRefused::Short {
                 self.press();
             }
         })?;
-        node.wake.published(end);
+        shard.wake.published(end);
         Ok(())
     }
 
@@ -320,7 +320,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if let Ok(done) = self.keep(&mut offer, refused) {
             return done;
         }
-        let policy = self.node().admission.when_full;
+        let policy = self.shard().admission.when_full;
         let until = match patience {
             Patience::None => None,
             Patience::Policy => (policy == WhenFull::Block).then_some(None),
@@ -348,7 +348,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         offer: &mut Offer<T, M>,
         reason: AddReason,
     ) -> Result<(), AddError<M::Entry>> {
-        let dropping = Serving::is_dropping(self.node().engine);
+        let dropping = Serving::is_dropping(self.shard().engine);
         let reason = match policy {
             WhenFull::Block | WhenFull::Reject => reason,
             _ if dropping => AddReason::Reentrant,
@@ -357,7 +357,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                     return done;
                 }
                 let Some(entry) = offer.take() else { return Ok(()) };
-                if !self.node().newest.count() {
+                if !self.shard().newest.count() {
                     return Err(AddError::new(self.closed(), entry));
                 }
                 self.let_go(entry, DropReason::Newest);
@@ -377,7 +377,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Lets go of the oldest item until this one is in; `None` if there is none to be had: the next
     /// one is just being published, or others hold the bytes.
     fn evict_for(&self, offer: &mut Offer<T, M>) -> Option<Result<(), AddError<M::Entry>>> {
-        let Shared { node, ledger, on_dropped, .. } = &*self.shared;
+        let Shared { shard, ledger, on_dropped, .. } = &*self.shared;
         let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
@@ -386,9 +386,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 Err(Lack::Moment) => return None,
                 Err(Lack::Bytes | Lack::Slot) => {}
             }
-            match ledger.evict(node, tell) {
+            match ledger.evict(shard, tell) {
                 Ok((position, item, tag)) => {
-                    let _dropping = Serving::dropping(node.engine);
+                    let _dropping = Serving::dropping(shard.engine);
                     let panics = self.shared.tell_dropped(item, tag, DropReason::Oldest);
                     if tell || panics > 0 {
                         ledger.told(position, panics);
@@ -402,7 +402,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         }
         let done = self.attempt(offer);
         if done.is_none() {
-            node.room.freed(1); // of what was evicted in vain
+            shard.room.freed(1); // of what was evicted in vain
         }
         done
     }
@@ -419,7 +419,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     }
 
     fn let_go(&self, entry: M::Entry, reason: DropReason) {
-        let _dropping = Serving::dropping(self.node().engine);
+        let _dropping = Serving::dropping(self.shard().engine);
         let (item, mut tag) = M::split(entry);
         tag.bytes = 0; // not charged
         let panics = self.shared.tell_dropped(item, tag, reason);
@@ -470,25 +470,25 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// them: it may be that nothing else ever has them written.
     fn press(&self) {
         if !mutated("no_press") {
-            self.node().wake.press(&self.node().ring);
+            self.shard().wake.press(&self.shard().ring);
         }
     }
 
     fn closed(&self) -> AddReason {
-        if self.node().forked() { AddReason::Forked } else { AddReason::Closed }
+        if self.shard().forked() { AddReason::Forked } else { AddReason::Closed }
     }
 
     fn too_large(&self, bytes: u64) -> AddReason {
-        let budget = self.node().admission.budget.as_ref();
+        let budget = self.shard().admission.budget.as_ref();
         AddReason::TooLarge { bytes, max_queue_bytes: budget.map_or(0, |budget| budget.max()) }
     }
 
     /// Whether this thread may wait for a flusher.
     fn may_wait(&self) -> Result<(), AddReason> {
-        let node = self.node();
-        if Serving::is(node.engine) {
+        let shard = self.shard();
+        if Serving::is(shard.engine) {
             Err(AddReason::Reentrant)
-        } else if matches!(node.clock, Clock::Test(_)) {
+        } else if matches!(shard.clock, Clock::Test(_)) {
             Err(AddReason::Full) // a pump: nobody would make room meanwhile
         } else {
             Ok(())
@@ -507,8 +507,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 return Some(done);
             }
         }
-        let node = self.node();
-        node.room.wait(deadline, || node.has_room(), attempt)
+        let shard = self.shard();
+        shard.room.wait(deadline, || shard.has_room(), attempt)
     }
 }
 
@@ -519,7 +519,7 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add`](Self::add).
     pub fn add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.node(), item, Some(promise));
+        let entry = Tracked::entry(self.shard(), item, Some(promise));
         self.add_entry(entry, Patience::Policy).map(|()| ack)
     }
 
@@ -529,7 +529,7 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`try_add`](Self::try_add).
     pub fn try_add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.node(), item, Some(promise));
+        let entry = Tracked::entry(self.shard(), item, Some(promise));
         self.add_entry(entry, Patience::None).map(|()| ack)
     }
 
@@ -539,8 +539,8 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add_timeout`](Self::add_timeout).
     pub fn add_with_ack_timeout(&self, item: T, timeout: Duration) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let until = self.node().clock.now().checked_add(timeout);
-        let entry = Tracked::entry(self.node(), item, Some(promise));
+        let until = self.shard().clock.now().checked_add(timeout);
+        let entry = Tracked::entry(self.shard(), item, Some(promise));
         self.add_entry(entry, Patience::Until(until)).map(|()| ack)
     }
 
@@ -550,12 +550,12 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add_async`](Self::add_async).
     pub fn add_with_ack_async(&self, item: T) -> AddWithAckAsync<'_, T> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.node(), item, Some(promise));
+        let entry = Tracked::entry(self.shard(), item, Some(promise));
         AddWithAckAsync::new(AddAsync::new(self, entry), ack)
     }
 
     fn promise(&self) -> (Promise<T>, Ack<T>) {
-        let node = self.node();
-        promise(node.engine, node.generation, &node.clock)
+        let shard = self.shard();
+        promise(shard.engine, shard.generation, &shard.clock)
     }
 }

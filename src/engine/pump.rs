@@ -82,13 +82,13 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Writes the next batch that is ready or due, if there is one.
     pub fn step(&mut self) -> PumpStep {
-        let Shared { node, .. } = &*self.shared;
-        let _serving = Serving::engine(node.engine);
+        let Shared { shard, .. } = &*self.shared;
+        let _serving = Serving::engine(shard.engine);
         loop {
-            match self.shared.look(&mut lock(&node.lease), &mut self.buffer, true) {
+            match self.shared.look(&mut lock(&shard.lease), &mut self.buffer, true) {
                 Look::Progress => {}
                 Look::Wait { .. } | Look::Held { .. } | Look::Stalled => {
-                    node.nudge();
+                    shard.nudge();
                     return PumpStep::Idle;
                 }
                 Look::Done => return PumpStep::Done,
@@ -118,10 +118,10 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
     /// set.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let Shared { node, ledger, .. } = &*self.shared;
-        let former = &mut lock(&node.lease).former;
+        let Shared { shard, ledger, .. } = &*self.shared;
+        let former = &mut lock(&shard.lease).former;
         let held = former.has_items() || former.drained() > former.first();
-        let pending = held || node.ring.pushed() > node.ring.popped();
+        let pending = held || shard.ring.pushed() > shard.ring.popped();
         let fresh = if pending { former.ready_at() } else { None };
         ledger.next_due(fresh)
     }
@@ -147,37 +147,37 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Writes everything that was added before this call.
     pub fn flush(&mut self) -> Tally {
-        let node = &self.shared.node;
-        node.wake.demand(&node.ring, node.ring.rendezvous().position);
+        let shard = &self.shared.shard;
+        shard.wake.demand(&shard.ring, shard.ring.rendezvous().position);
         self.run();
         self.tally()
     }
 
     /// Refuses every add from now on.
     pub fn close(&self) {
-        self.shared.node.close();
+        self.shared.shard.close();
     }
 
     /// Where the items are.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        self.shared.ledger.tally(&self.shared.node)
+        self.shared.ledger.tally(&self.shared.shard)
     }
 
     /// Everything that is counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.ledger.stats(&self.shared.node)
+        self.shared.ledger.stats(&self.shared.shard)
     }
 
     /// Closes, writes everything that was added, and closes the sink.
     pub fn shutdown(mut self) -> Shutdown<T> {
         self.close();
         self.run();
-        let Shared { node, ledger, .. } = &*self.shared;
+        let Shared { shard, ledger, .. } = &*self.shared;
         let seat = ledger.seat(FLUSHER);
         ledger.closing(seat);
-        let serving = Serving::engine(node.engine);
+        let serving = Serving::engine(shard.engine);
         let mut close_errors = Vec::from_iter(self.writer.close(self.shared.asking(FLUSHER)));
         if let Some(dead) = &self.shared.dead {
             close_errors.extend(dead.close(self.shared.asking(FLUSHER)));
@@ -186,7 +186,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         ledger.ended(seat, close_errors);
         self.shared.hand_back_waiting();
         let mut unflushed = ledger.take_handed_back();
-        node.take_rest(&mut lock(&node.lease), &mut unflushed);
+        shard.take_rest(&mut lock(&shard.lease), &mut unflushed);
         Shutdown::of(&self.shared, unflushed, Vec::new())
     }
 }
@@ -194,15 +194,15 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 impl<T, S, M: Mode<T>> Drop for Pump<T, S, M> {
     /// Nobody will write what is left: whoever waits for it, or for room, is told.
     fn drop(&mut self) {
-        let node = &self.shared.node;
-        node.close();
+        let shard = &self.shared.shard;
+        shard.close();
         let mut rest = Vec::new();
         for mut work in self.shared.ledger.take_waiting() {
-            M::take_tags(&mut work.tags).for_each(|tag| node.let_go(tag, AckReason::Abandoned));
+            M::take_tags(&mut work.tags).for_each(|tag| shard.let_go(tag, AckReason::Abandoned));
             rest.append(&mut work.batch.items);
             work.discard();
         }
-        node.abandon_rest(&mut lock(&node.lease), &mut rest);
+        shard.abandon_rest(&mut lock(&shard.lease), &mut rest);
         drop_each(&mut rest);
     }
 }

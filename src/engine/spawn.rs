@@ -16,8 +16,8 @@ use crate::error::SpawnError;
 #[cfg(not(any(loom, shuttle)))]
 use crate::flush::AsyncFlusherThread;
 use crate::flush::{
-    Admission, Bounds, DeadLetters, Expiry, FlusherThread, Gate, Lease, Ledger, Node, Opened,
-    Policy, Retries, Seat, Shared,
+    Admission, Bounds, DeadLetters, Expiry, FlusherThread, Gate, Lease, Ledger, Opened, Policy,
+    Retries, Seat, Shard, Shared,
 };
 use crate::mode::Mode;
 use crate::ring::{CloseInChild, Ring, enlist};
@@ -136,7 +136,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         enlist(weak);
         let mut batcher = Batcher::new(Arc::clone(&shared), flushers);
         // Until every sink is open and has told its limits, nobody collects.
-        let mut lease = lock(&shared.node.lease);
+        let mut lease = lock(&shared.shard.lease);
         let (sender, opened) = channel();
         let mut failure = None;
         for index in 0..flushers {
@@ -152,10 +152,10 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         drop(sender);
         let failure = failure.or(limit(&mut lease, &opened).err());
         if failure.is_some() {
-            shared.node.stop();
+            shared.shard.stop();
         }
         drop(lease);
-        shared.node.lease_is_free();
+        shared.shard.lease_is_free();
         match failure {
             None => {
                 batcher.finished = false;
@@ -187,7 +187,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         (self.config.flushers, self.config.concurrency) = (1, 1);
         let shared = self.shared(Clock::Test(clock.clone()))?;
         let limits = sink.limits();
-        lock(&shared.node.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
+        lock(&shared.shard.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
         Ok(Pump::new(shared, sink, clock))
     }
 
@@ -213,7 +213,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             weight,
             stamped: expiry.as_ref().is_some_and(|expiry| expiry.added.is_none()),
         };
-        let node = Node::new(ENGINES.count(), ring, former, admission, clock.clone());
+        let shard = Shard::new(ENGINES.count(), ring, former, admission, clock.clone());
         let ledger = Ledger::new(
             config.flushers,
             config.queue_depth,
@@ -228,9 +228,9 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         policy.bisect = config.bisect;
         policy.on_failure = config.on_failure;
         policy.key = key;
-        policy.weight = node.admission.weight.clone();
+        policy.weight = shard.admission.weight.clone();
         let write_timeout = config.write_timeout;
-        Ok(Shared { node, ledger, on_failed, on_dropped, expiry, policy, dead, write_timeout })
+        Ok(Shared { shard, ledger, on_failed, on_dropped, expiry, policy, dead, write_timeout })
     }
 }
 

@@ -78,18 +78,18 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
 
 impl<T, M: Mode<T>> Watchdog<T, M> {
     fn run(self) {
-        let Shared { node, ledger, .. } = &*self.shared;
-        let _serving = Serving::engine(node.engine); // wakers of acks are the caller's
+        let Shared { shard, ledger, .. } = &*self.shared;
+        let _serving = Serving::engine(shard.engine); // wakers of acks are the caller's
         let mut waiting = Vec::new(); // seats for which the system had no thread yet
         loop {
-            let again = || node.clock.now().checked_add(START_AGAIN);
+            let again = || shard.clock.now().checked_add(START_AGAIN);
             let until = if waiting.is_empty() { None } else { again() };
             let Some((hung, start)) = ledger.wait_hung(self.limit, until, &self.ready) else {
                 break;
             };
             if hung.iter().any(|hung| hung.seat.is_none()) {
-                node.close(); // order forbids to go on
-                node.stop();
+                shard.close(); // order forbids to go on
+                shard.stop();
             }
             if let Some(start) = start {
                 let seats = hung.iter().filter_map(|hung| hung.seat);
@@ -99,7 +99,7 @@ impl<T, M: Mode<T>> Watchdog<T, M> {
             if hung.is_empty() {
                 continue;
             }
-            node.wake.alarm(&node.ring); // permits are free again
+            shard.wake.alarm(&shard.ring); // permits are free again
             // Only now the caller's code, which may take its time.
             hung.iter().for_each(|hung| hung.tell(self.limit));
             ledger.tell_changed();

@@ -57,7 +57,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<M::Entry>>> {
         let Self { offer, waiter } = self;
-        if waiter.is_some() && producer.node().forked() {
+        if waiter.is_some() && producer.shard().forked() {
             *waiter = None; // its place is in the parent's line, behind a lock of the parent's
         }
         if waiter.is_none() {
@@ -68,9 +68,9 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
                 return Poll::Ready(done);
             }
         }
-        let node = producer.node();
-        let policy = node.admission.when_full;
-        if policy != WhenFull::Block || Serving::is(node.engine) {
+        let shard = producer.shard();
+        let policy = shard.admission.when_full;
+        if policy != WhenFull::Block || Serving::is(shard.engine) {
             let reason =
                 if policy == WhenFull::Block { AddReason::Reentrant } else { AddReason::Full };
             self.cancel(producer);
@@ -80,15 +80,15 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
             return Poll::Ready(done);
         }
         let attempt = || producer.attempt(offer);
-        node.room.poll(waiter, cx, || node.has_room(), attempt)
+        shard.room.poll(waiter, cx, || shard.has_room(), attempt)
     }
 
     /// Leaves the line, if it stands in it.
     pub(super) fn cancel(&mut self, producer: &Producer<T, M>) {
         if let Some(waiter) = self.waiter.take()
-            && !producer.node().forked()
+            && !producer.shard().forked()
         {
-            producer.node().room.cancel(waiter);
+            producer.shard().room.cancel(waiter);
         }
     }
 }

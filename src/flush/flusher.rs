@@ -46,14 +46,14 @@ impl<T, M: Mode<T>> Ending<'_, T, M> {
 
 impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
     fn drop(&mut self) {
-        let node = &self.shared.node;
+        let shard = &self.shared.shard;
         if std::thread::panicking() {
-            node.close(); // a defect of ours: producers must not wait for nobody
+            shard.close(); // a defect of ours: producers must not wait for nobody
         }
         let errors = std::mem::take(&mut self.close_errors);
         self.shared.ledger.ended(self.seat, errors);
         if std::thread::panicking() {
-            node.wake.alarm(&node.ring); // the permit of its write is free
+            shard.wake.alarm(&shard.ring); // the permit of its write is free
         }
     }
 }
@@ -70,14 +70,14 @@ where
         let Self { shared, factory, seat, opened } = self;
         let shared = &*shared;
         let mut ending = Ending { shared, seat, close_errors: Vec::new() };
-        let _serving = Serving::engine(shared.node.engine);
+        let _serving = Serving::engine(shared.shard.engine);
         let open = || open(&*factory, seat.flusher());
         let sink = first(&open, seat.flusher(), opened);
         let serves = sink.is_ok();
         let mut writer = Writer::new(seat, sink.unwrap_or_default());
         if serves {
             serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
-            if shared.node.forked() {
+            if shared.shard.forked() {
                 std::mem::forget(ending); // every lock may be held by a thread of the parent
                 return;
             }
@@ -115,7 +115,7 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
     let mut buffer = Buffer::default();
     writer.open(shared, reopen);
     loop {
-        let next = shared.next(&mut lock(&shared.node.lease), &mut buffer);
+        let next = shared.next(&mut lock(&shared.shard.lease), &mut buffer);
         let Some((work, permit)) = next else { return };
         match writer.flush(shared, work, permit, reopen) {
             Some(empty) => buffer = empty,

@@ -1,4 +1,4 @@
-//! Flushers: each collects a batch while it holds the node's lease, passes the lease on, and
+//! Flushers: each collects a batch while it holds the shard's lease, passes the lease on, and
 //! writes.
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //!                          (lease)             └ settle: each item meets its fate in the ledger
 //! ```
 //!
-//! One flusher of a node collects at a time (leader), so n flushers still form full batches, in the
+//! One flusher of a shard collects at a time (leader), so n flushers still form full batches, in the
 //! order of the ring; the batch stays in the cache of the thread that formed it (Schmidt et al.,
 //! "Leader/Followers").
 
@@ -17,11 +17,11 @@ mod flusher;
 mod gate;
 mod ledger;
 mod next;
-mod node;
 mod permit;
 mod policy;
 mod report;
 mod retries;
+mod shard;
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 mod tasks;
@@ -43,10 +43,10 @@ pub use gate::Permit;
 pub use gate::{Gate, Permits};
 pub use ledger::{Activity, Ledger, Left, Resolution, Seat, Writing};
 pub use next::Look;
-pub use node::{Admission, Lease, Node};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
 pub use retries::{Bounds, Retries};
+pub use shard::{Admission, Lease, Shard};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 pub use tasks::AsyncFlusherThread;
@@ -114,7 +114,7 @@ pub type Added<T> = Arc<dyn Fn(&T) -> Instant + Send + Sync>;
 
 /// What the flushers of an engine share.
 pub struct Shared<T, M: Mode<T> = Plain> {
-    pub node: Node<T, M>,
+    pub shard: Shard<T, M>,
     pub ledger: Ledger<T, M>,
     pub on_failed: Option<OnFailed<T>>,
     pub on_dropped: Option<OnDropped<T>>,
@@ -127,7 +127,7 @@ pub struct Shared<T, M: Mode<T> = Plain> {
 
 impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
     fn close_in_child(&self) {
-        self.node.ring.close();
+        self.shard.ring.close();
     }
 }
 
@@ -135,7 +135,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// Tells whoever is to know of an item that was let go; returns how many of the caller's
     /// functions panicked. The item is the callback's, or else the ack's, or else it is dropped.
     pub fn tell_dropped(&self, item: T, tag: Tag<T>, reason: DropReason) -> u64 {
-        self.node.release(tag.bytes);
+        self.shard.release(tag.bytes);
         let error = AckError::new(match reason {
             DropReason::Newest => AckReason::Newest,
             DropReason::Oldest => AckReason::Evicted,
@@ -164,13 +164,13 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// For a call of a sink that begins now.
     pub fn asking(&self, flusher: Flusher) -> Asking<'_> {
-        self.asking_at(flusher, self.node.clock.now())
+        self.asking_at(flusher, self.shard.clock.now())
     }
 
     /// For one that began at that time.
     pub fn asking_at(&self, flusher: Flusher, began: Instant) -> Asking<'_> {
         let deadline = began.checked_add(self.write_timeout);
-        Asking { flusher, clock: &self.node.clock, deadline, shutdown: &self.ledger.deadline }
+        Asking { flusher, clock: &self.shard.clock, deadline, shutdown: &self.ledger.deadline }
     }
 
     /// Tells who waits for the items of a write that was left behind.
@@ -178,7 +178,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         let Left { batch, mut tags, spoiled } = left;
         let tags: Vec<_> = M::take_tags(&mut tags).chain(spoiled).collect();
         // First: a waker may take its time.
-        self.node.release(tags.iter().map(|tag| tag.bytes).sum());
+        self.shard.release(tags.iter().map(|tag| tag.bytes).sum());
         for promise in tags.into_iter().filter_map(|tag| tag.promise) {
             let error = AckError::new(AckReason::Unknown);
             promise.fail(AckError { batch: Some(batch), ..error });
@@ -192,7 +192,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
             let tags = M::take_tags(&mut work.tags);
             match &work.past.failure {
                 Some(failure) if work.past.unknown => {
-                    tags.for_each(|tag| self.node.let_go(tag, AckReason::Unknown));
+                    tags.for_each(|tag| self.shard.let_go(tag, AckReason::Unknown));
                     let (error, batch) = (&failure.error, work.batch.id);
                     let error = match error.what_applied() {
                         Applied::Unknown => Arc::clone(error),
@@ -203,7 +203,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
                     drop_each(&mut left);
                 }
                 _ => {
-                    tags.for_each(|tag| self.node.let_go(tag, AckReason::HandedBack));
+                    tags.for_each(|tag| self.shard.let_go(tag, AckReason::HandedBack));
                     self.ledger.hand_back(work.place(), items);
                 }
             }
@@ -219,16 +219,16 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// Asks for everything that was added before this call, and says up to which position that is.
     pub fn demand_all(&self) -> u64 {
-        let node = &self.node;
+        let shard = &self.shard;
         // An add that has returned is before the tail that this reads, in the one order of
         // read-modify-writes.
         let position = if mutated("flush_to_head") {
-            node.ring.popped()
+            shard.ring.popped()
         } else {
-            node.ring.rendezvous().position
+            shard.ring.rendezvous().position
         };
         if !mutated("flush_no_demand") {
-            node.wake.demand(&node.ring, position);
+            shard.wake.demand(&shard.ring, position);
         }
         position
     }

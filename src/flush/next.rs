@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Shared;
 use super::gate::Permit;
 use super::ledger::Agenda;
-use super::node::{Lease, STALL_SLEEP, Turn, earlier};
+use super::shard::{Lease, STALL_SLEEP, Turn, earlier};
 use super::work::Work;
 use crate::collect::Buffer;
 use crate::mode::Mode;
@@ -52,9 +52,9 @@ impl<T, M: Mode<T>> Shared<T, M> {
                 Look::Done => return None,
                 Look::Progress => backoff = Backoff::default(),
                 Look::Wait { position, until, alarm, alarms } => {
-                    self.node.wait(lease, position, until, alarm, alarms);
+                    self.shard.wait(lease, position, until, alarm, alarms);
                 }
-                Look::Held { until, alarms } => self.node.wait_held(until, alarms),
+                Look::Held { until, alarms } => self.shard.wait_held(until, alarms),
                 Look::Stalled if backoff.wait() => {}
                 Look::Stalled => {
                     // What is overdue does not wait for the items behind a stopped producer.
@@ -74,9 +74,9 @@ impl<T, M: Mode<T>> Shared<T, M> {
         buffer: &mut Buffer<T, M>,
         partial: bool,
     ) -> Look<T, M> {
-        let Self { node, ledger, .. } = self;
-        let alarms = node.wake.alarms(); // first, so that none is missed
-        if node.wake.stopped() {
+        let Self { shard, ledger, .. } = self;
+        let alarms = shard.wake.alarms(); // first, so that none is missed
+        if shard.wake.stopped() {
             return Look::Done;
         }
         let (alarm, more) = match ledger.agenda() {
@@ -85,15 +85,15 @@ impl<T, M: Mode<T>> Shared<T, M> {
             Agenda::Wait { until, fresh: true } => (until, true),
             Agenda::Nothing => (None, false),
         };
-        let turn = node.turn(lease, buffer, partial, &mut |now, load| ledger.permit(now, load));
-        let alarms = if mutated("alarms_late") { node.wake.alarms() } else { alarms };
+        let turn = shard.turn(lease, buffer, partial, &mut |now, load| ledger.permit(now, load));
+        let alarms = if mutated("alarms_late") { shard.wake.alarms() } else { alarms };
         match turn {
             Turn::Batch(formed, permit) => Look::Work(Work::fresh(formed), permit),
             Turn::Progress => Look::Progress,
             Turn::Stalled => Look::Stalled,
             Turn::Wait { position, until } => Look::Wait { position, until, alarm, alarms },
             Turn::Held { until } => Look::Held { until: earlier(until, alarm), alarms },
-            Turn::Done if more && !node.wake.stopped() && !mutated("done_though_waiting") => {
+            Turn::Done if more && !shard.wake.stopped() && !mutated("done_though_waiting") => {
                 Look::Held { until: alarm, alarms }
             }
             Turn::Done => Look::Done,

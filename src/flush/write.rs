@@ -10,7 +10,7 @@ use super::permit::BreakerState;
 use super::policy::key_of;
 use super::report;
 use super::work::Work;
-use super::{Asking, Expiry, Node, Shared};
+use super::{Asking, Expiry, Shard, Shared};
 use crate::ack::AckReason;
 use crate::batch::Batch;
 use crate::collect::Buffer;
@@ -84,7 +84,7 @@ impl<S> Writer<S> {
         S: Sink<T>,
     {
         let answer = |result, panicked| {
-            let took = shared.node.clock.now().saturating_duration_since(started);
+            let took = shared.shard.clock.now().saturating_duration_since(started);
             Answer { result, started, took, panicked, wrote: true, last: false }
         };
         let sink = match &mut self.sink {
@@ -171,8 +171,8 @@ pub fn finish<T, M: Mode<T>>(
     answer: Answer,
     marked: &mut Vec<(usize, WriteError)>,
 ) -> Option<Buffer<T, M>> {
-    let Shared { node, ledger, policy, .. } = shared;
-    if node.forked() {
+    let Shared { shard, ledger, policy, .. } = shared;
+    if shard.forked() {
         return None; // the sink has forked, and this is the child: the batch is the parent's
     }
     work.past.attempts += u32::from(answer.wrote);
@@ -180,7 +180,7 @@ pub fn finish<T, M: Mode<T>>(
     let (wrote, size, bytes) = (answer.wrote, work.batch.len(), work.batch.bytes);
     let mut verdict = classify(&mut work, spoiled, answer, marked, policy);
     if mutated("alarm_before_change") {
-        node.wake.alarm(&node.ring);
+        shard.wake.alarm(&shard.ring);
     }
     let Some(settled) = ledger.settle(slot, &work, &mut verdict, shared.tells()) else {
         work.discard();
@@ -188,15 +188,15 @@ pub fn finish<T, M: Mode<T>>(
         return None;
     };
     if wrote {
-        learn(node, size, bytes, verdict.whole.as_deref());
+        learn(shard, size, bytes, verdict.whole.as_deref());
     }
     let Settled { mut tags, spoiled, alarm, report, breaker, halt } = settled;
     if halt && !mutated("halt_no_wake") {
         report::halted(work.batch.id);
-        node.close();
-        node.stop();
+        shard.close();
+        shard.stop();
     } else if alarm && !mutated("alarm_before_change") {
-        node.wake.alarm(&node.ring);
+        shard.wake.alarm(&shard.ring);
     }
     if let Some(state) = breaker {
         report::breaker(state);
@@ -222,10 +222,10 @@ pub fn not_open(error: BoxError) -> WriteError {
 }
 
 /// Takes note of how much the sink takes in one call.
-fn learn<T, M: Mode<T>>(node: &Node<T, M>, items: usize, bytes: u64, said: Option<&WriteError>) {
+fn learn<T, M: Mode<T>>(shard: &Shard<T, M>, items: usize, bytes: u64, said: Option<&WriteError>) {
     match said {
-        None => node.taken(items, bytes),
-        Some(error) if error.class() == Class::TooLarge => node.too_large(items, bytes),
+        None => shard.taken(items, bytes),
+        Some(error) if error.class() == Class::TooLarge => shard.too_large(items, bytes),
         Some(_) => {}
     }
 }
@@ -253,20 +253,20 @@ fn begin<T, M: Mode<T>>(
     work: &mut Work<T, M>,
     permit: Permit,
 ) -> Option<(Vec<T>, Instant)> {
-    let Shared { node, ledger, .. } = shared;
+    let Shared { shard, ledger, .. } = shared;
     let expired = match &shared.expiry {
-        Some(expiry) => expire(node, expiry, work),
+        Some(expiry) => expire(shard, expiry, work),
         None => Vec::new(),
     };
     if work.is_fresh() && !work.past.parked && ledger.has_waiting() {
         park(shared, work);
     }
-    let now = node.clock.now();
+    let now = shard.clock.now();
     let mut spoiled = match ledger.begin(slot, work, permit, expired.len() as u64, now) {
         Begun::Write(spoiled) => spoiled,
         Begun::TooLate(mut tags, spoiled) => {
             let all = M::take_tags(&mut tags).chain(spoiled);
-            all.for_each(|tag| node.let_go(tag, AckReason::HandedBack));
+            all.for_each(|tag| shard.let_go(tag, AckReason::HandedBack));
             report::expired(shared, expired);
             return None;
         }
@@ -283,7 +283,7 @@ fn begin<T, M: Mode<T>>(
         drop_each(&mut spoiled);
         return None;
     }
-    Some((spoiled, node.clock.now()))
+    Some((spoiled, shard.clock.now()))
 }
 
 /// Sets items aside that wait behind a failed one of the same key.
@@ -323,15 +323,15 @@ fn park<T, M: Mode<T>>(shared: &Shared<T, M>, work: &mut Work<T, M>) {
 
 /// Takes the items out of a work that are too old to be written.
 fn expire<T, M: Mode<T>>(
-    node: &Node<T, M>,
+    shard: &Shard<T, M>,
     expiry: &Expiry<T>,
     work: &mut Work<T, M>,
 ) -> Vec<(T, Tag<T>)> {
-    let now = node.clock.now();
+    let now = shard.clock.now();
     let is_old = |item: &T, tag: Option<&Tag<T>>| {
         let added = match &expiry.added {
             Some(added) => guarded(|| added(item)).ok(), // who cannot tell is not too old
-            None => tag.and_then(|tag| node.added(tag.added)),
+            None => tag.and_then(|tag| shard.added(tag.added)),
         };
         added.is_some_and(|added| now.saturating_duration_since(added) > expiry.max_age)
     };
@@ -347,7 +347,7 @@ fn expire<T, M: Mode<T>>(
     for (index, item) in old_items.into_iter().enumerate() {
         let tag = old_tags.next().unwrap_or_default();
         if index == first || index > first && is_old(&item, Some(&tag)) {
-            if let Some(weight) = &node.admission.weight {
+            if let Some(weight) = &shard.admission.weight {
                 let bytes = guarded(|| weight(&item)).unwrap_or(0) as u64;
                 batch.bytes = batch.bytes.saturating_sub(bytes);
             }

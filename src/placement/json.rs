@@ -53,9 +53,7 @@ impl Plan {
     fn write_flushers(&self, out: &mut String) -> fmt::Result {
         out.write_str(r#","flushers":"#)?;
         list(out, self.flushers().iter(), |out, flusher| {
-            write!(out, r#"{{"node":{},"rings":"#, flusher.node)?;
-            numbers(out, &flusher.rings)?;
-            out.write_str(r#","cpus":"#)?;
+            write!(out, r#"{{"node":{},"ring":{},"cpus":"#, flusher.node, flusher.ring)?;
             match &flusher.cpus {
                 Some(cpus) => numbers(out, cpus.iter())?,
                 None => out.write_str("null")?,

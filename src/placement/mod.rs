@@ -7,7 +7,7 @@
 //! ```text
 //!  Topology ── nodes, CPUs (online? allowed?), SMT siblings, caches, memory, distances
 //!      │
-//!      ├─ node with a usable CPU ─────→ rings_per_node rings, flushers_per_node flushers
+//!      ├─ node with a usable CPU ─────→ its shards: rings, each with its flushers
 //!      │     memory of a ring:          its node's own; else the nearest node's that has some
 //!      │     CPUs of a flusher:         by Pin: any, those of the node, or one
 //!      ├─ node without a usable CPU ──→ nothing; what adds there has the nearest node as its home
@@ -53,6 +53,6 @@ mod topology;
 
 pub use cpuset::CpuSet;
 pub use machine::Machine;
-pub use options::{Options, Pin};
+pub use options::{Options, Pin, Shards};
 pub use plan::{FlusherPlan, LeftOut, NodePlan, Plan, RingPlan, plan};
 pub use topology::{Cpu, NumaNode, Topology, TopologyBuilder};

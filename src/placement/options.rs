@@ -29,42 +29,78 @@ impl Pin {
     }
 }
 
-/// What a node is to have.
+/// How many shards there are: rings, each with its own flushers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shards {
+    /// So many on each node.
+    PerNode(usize),
+    /// So many in all, dealt out to the nodes; with fewer of them than nodes the last nodes get
+    /// none.
+    Total(usize),
+}
+
+impl Default for Shards {
+    fn default() -> Self {
+        Self::PerNode(1)
+    }
+}
+
+/// [`Shards::Total`].
+impl From<usize> for Shards {
+    fn from(shards: usize) -> Self {
+        Self::Total(shards)
+    }
+}
+
+impl Shards {
+    /// How many they are on each of so many nodes; 0 on those that get none.
+    pub(super) fn on_each(self, nodes: usize) -> Vec<usize> {
+        let within = |shards: usize| shards.clamp(1, FLUSHERS_MAX);
+        match self {
+            Self::PerNode(shards) => vec![within(shards); nodes],
+            Self::Total(shards) => {
+                let (all, more) = (within(shards) / nodes, within(shards) % nodes);
+                (0..nodes).map(|node| all + usize::from(node < more)).collect()
+            }
+        }
+    }
+}
+
+/// What the nodes are to have.
 ///
 /// ```
-/// use sluicegate::placement::{Options, Pin};
+/// use sluicegate::placement::{Options, Pin, Shards};
 ///
-/// let options = Options::default().flushers_per_node(2).pin(Pin::Core);
+/// let options = Options::default().shards(Shards::PerNode(2)).flushers(2).pin(Pin::Core);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    pub(super) flushers_per_node: usize,
-    pub(super) rings_per_node: usize,
+    pub(super) flushers: usize,
+    pub(super) shards: Shards,
     pub(super) pin: Pin,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { flushers_per_node: 1, rings_per_node: 1, pin: Pin::default() }
+        Self { flushers: 1, shards: Shards::default(), pin: Pin::default() }
     }
 }
 
 impl Options {
-    /// Threads that write, on each node; 1 unless told otherwise. Less than 1 is read as 1, more
+    /// Threads that write, for each ring; 1 unless told otherwise. Less than 1 is read as 1, more
     /// than 1,024 as 1,024.
     #[must_use]
-    pub fn flushers_per_node(mut self, threads: usize) -> Self {
-        self.flushers_per_node = threads.clamp(1, FLUSHERS_MAX);
+    pub fn flushers(mut self, threads: usize) -> Self {
+        self.flushers = threads.clamp(1, FLUSHERS_MAX);
         self
     }
 
-    /// Rings of each node; 1 unless told otherwise. Less than 1 is read as 1, more than 1,024 as
-    /// 1,024. The flushers of the node are dealt out to them: each ring has at least one, and a
-    /// flusher has several rings where rings are more.
+    /// Rings, each with its flushers; one on each node unless told otherwise. Less than 1 is read
+    /// as 1, more than 1,024 as 1,024.
     #[must_use]
-    pub fn rings_per_node(mut self, rings: usize) -> Self {
-        self.rings_per_node = rings.clamp(1, FLUSHERS_MAX);
+    pub fn shards(mut self, shards: impl Into<Shards>) -> Self {
+        self.shards = shards.into();
         self
     }
 

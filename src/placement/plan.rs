@@ -6,6 +6,7 @@ use super::cores::Seats;
 use super::cpuset::CpuSet;
 use super::options::{Options, Pin};
 use super::topology::{Cpu, Topology};
+use crate::config::FLUSHERS_MAX;
 
 /// What a node gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub struct RingPlan {
 pub struct FlusherPlan {
     /// Its node, as an index into [`Plan::nodes`].
     pub node: usize,
-    /// What it collects from, as indices into [`Plan::rings`]; at least one.
-    pub rings: Vec<usize>,
+    /// What it collects from, as an index into [`Plan::rings`].
+    pub ring: usize,
     /// The CPUs its thread is pinned to; `None` where it is not pinned.
     pub cpus: Option<CpuSet>,
     /// Why these.
@@ -137,7 +138,8 @@ impl Plan {
 
 /// Plans rings and flushers for a machine.
 ///
-/// Every NUMA node with a CPU that can be used gets at least one ring and one flusher. No CPU that
+/// Every NUMA node with a CPU that can be used gets at least one ring and one flusher, unless
+/// [`Shards::Total`](super::Shards::Total) says that there are fewer rings than nodes. No CPU that
 /// is offline or forbidden is ever used. If there is none that can be used, or nothing is known
 /// about the machine, the plan has one node and pins nothing. The same machine and options give
 /// the same plan.
@@ -145,7 +147,8 @@ impl Plan {
 pub fn plan(topology: &Topology, options: &Options) -> Plan {
     let usable = |node: u32| topology.cpus_of(node, Cpu::usable);
     let numbers = topology.nodes().iter().map(|node| node.os_index);
-    let (with, without): (Vec<u32>, Vec<u32>) = numbers.partition(|&node| !usable(node).is_empty());
+    let (mut with, mut without): (Vec<u32>, Vec<u32>) =
+        numbers.partition(|&node| !usable(node).is_empty());
     let mut draft = Draft { topology, options, plan: empty(topology, options) };
     if !topology.offline().is_empty() {
         let note = format!("offline, and of an unknown node: CPU {}", topology.offline());
@@ -155,8 +158,13 @@ pub fn plan(topology: &Topology, options: &Options) -> Plan {
         draft.whole_machine();
         return draft.plan;
     }
-    for &node in &with {
-        draft.node(node, usable(node), with.len() == 1);
+    let alone = with.len() == 1;
+    let mut shards = options.shards.on_each(with.len());
+    shards.retain(|&shards| shards > 0);
+    without.extend(with.drain(shards.len()..));
+    without.sort_unstable();
+    for (&node, shards) in with.iter().zip(shards) {
+        draft.node(node, usable(node), shards, alone);
     }
     if with.len() > 1 && options.pin == Pin::None {
         let note = "flushers are not pinned: they may run far from their rings";
@@ -198,9 +206,11 @@ impl Draft<'_> {
             "of the CPUs that are known none can be used"
         };
         let unpinned = |_| (None, format!("not pinned: {why}"));
-        let pins = (0..self.options.flushers_per_node).map(unpinned).collect();
+        let shards = self.options.shards.on_each(1).iter().sum();
+        let pins = (0..self.flushers_of(shards)).map(unpinned).collect();
         let memory = (None, "wherever the system puts it".to_owned());
-        self.add_node(None, CpuSet::default(), memory, pins, format!("one node for all: {why}"));
+        let node = (None, CpuSet::default());
+        self.add_node(node, shards, memory, pins, format!("one node for all: {why}"));
         self.plan.notes.push(format!("{why}: the whole machine is one node, nothing is pinned"));
         self.plan.nearest.push(Vec::new());
         self.plan.homes = self.topology.cpus().iter().map(|cpu| (cpu.os_index, 0)).collect();
@@ -209,24 +219,25 @@ impl Draft<'_> {
     }
 
     /// A node with CPUs that can be used.
-    fn node(&mut self, node: u32, cpus: CpuSet, alone: bool) {
+    fn node(&mut self, node: u32, cpus: CpuSet, shards: usize, alone: bool) {
         let memory = self.memory(node);
+        let flushers = self.flushers_of(shards);
         let pins = match self.options.pin {
-            Pin::None => self.each_flusher(None, "not pinned, as asked"),
+            Pin::None => each(flushers, None, "not pinned, as asked"),
             Pin::Node if alone => {
                 let why = "not pinned: it is the only node, and where this process may run at all";
-                self.each_flusher(None, why)
+                each(flushers, None, why)
             }
             Pin::Node => {
                 let why = match cpus.len() {
                     1 => "the node's only CPU".to_owned(),
                     cpus => format!("may move among the node's {cpus} CPUs"),
                 };
-                self.each_flusher(Some(&cpus), &why)
+                each(flushers, Some(&cpus), &why)
             }
-            Pin::Core => self.pins_to_cores(node),
+            Pin::Core => self.pins_to_cores(node, flushers),
         };
-        self.note_crowding(node);
+        self.note_crowding(node, flushers);
         let out = |is: fn(&Cpu) -> bool, what: &str| match self.topology.cpus_of(node, is) {
             none if none.is_empty() => String::new(),
             cpus => format!("; {what}: CPU {cpus}"),
@@ -234,18 +245,19 @@ impl Draft<'_> {
         let offline = out(|cpu| !cpu.online, "offline");
         let forbidden = out(|cpu| cpu.online && !cpu.allowed, "not for this process");
         let why = format!("usable: CPU {cpus}{offline}{forbidden}");
-        self.add_node(Some(node), cpus, memory, pins, why);
+        self.add_node((Some(node), cpus), shards, memory, pins, why);
     }
 
-    fn each_flusher(&self, cpus: Option<&CpuSet>, why: &str) -> Vec<(Option<CpuSet>, String)> {
-        vec![(cpus.cloned(), why.to_owned()); self.options.flushers_per_node]
+    /// How many flushers so many shards have, within what an engine may have.
+    fn flushers_of(&self, shards: usize) -> usize {
+        shards * self.options.flushers.min((FLUSHERS_MAX / shards).max(1))
     }
 
-    fn pins_to_cores(&self, node: u32) -> Vec<(Option<CpuSet>, String)> {
+    fn pins_to_cores(&self, node: u32, flushers: usize) -> Vec<(Option<CpuSet>, String)> {
         let mut seats = Seats::new(self.topology, node);
         let first = self.plan.flushers.len();
-        for index in 0..self.options.flushers_per_node {
-            seats.take(index % self.options.rings_per_node);
+        for index in 0..flushers {
+            seats.take(index / self.options.flushers);
         }
         seats.explain(first).map(|(cpu, why)| (Some(CpuSet::from_iter([cpu])), why)).collect()
     }
@@ -278,12 +290,11 @@ impl Draft<'_> {
     }
 
     /// Says so when flushers leave no core to the producers.
-    fn note_crowding(&mut self, node: u32) {
+    fn note_crowding(&mut self, node: u32, flushers: usize) {
         let mut cores: Vec<u32> =
             self.topology.cpus_on(node).filter(|cpu| cpu.usable()).map(|cpu| cpu.core).collect();
         cores.sort_unstable();
         cores.dedup();
-        let flushers = self.options.flushers_per_node;
         if flushers < cores.len() {
             return;
         }
@@ -297,8 +308,8 @@ impl Draft<'_> {
     /// Adds a node with its rings, and its flushers with their pins.
     fn add_node(
         &mut self,
-        os_index: Option<u32>,
-        cpus: CpuSet,
+        (os_index, cpus): (Option<u32>, CpuSet),
+        shards: usize,
         (memory, memory_why): (Option<u32>, String),
         pins: Vec<(Option<CpuSet>, String)>,
         why: String,
@@ -306,25 +317,17 @@ impl Draft<'_> {
         let Plan { nodes, rings, flushers, .. } = &mut self.plan;
         let node = nodes.len();
         let (first_ring, first_flusher) = (rings.len(), flushers.len());
-        let (ring_count, flusher_count) = (self.options.rings_per_node, pins.len());
-        // The fewer go round among the more: ring 0 to flusher 0, ring 1 to flusher 1, …
-        let dealt = |index: usize, own: usize, other: usize, first: usize| -> Vec<usize> {
-            if other <= own {
-                return vec![first + index % other];
-            }
-            (index..other).step_by(own).map(|index| first + index).collect()
-        };
-        rings.extend((0..ring_count).map(|index| RingPlan {
+        let each = pins.len() / shards;
+        rings.extend((0..shards).map(|index| RingPlan {
             node,
             memory,
-            flushers: dealt(index, ring_count, flusher_count, first_flusher),
+            flushers: (0..each).map(|own| first_flusher + index * each + own).collect(),
             why: memory_why.clone(),
         }));
-        flushers.extend(pins.into_iter().enumerate().map(|(index, (cpus, why))| FlusherPlan {
-            node,
-            rings: dealt(index, flusher_count, ring_count, first_ring),
-            cpus,
-            why,
+        let pins = pins.into_iter().enumerate();
+        flushers.extend(pins.map(|(index, (cpus, why))| {
+            let ring = first_ring + index / each;
+            FlusherPlan { node, ring, cpus, why }
         }));
         let (rings, flushers) = (first_ring..rings.len(), first_flusher..flushers.len());
         nodes.push(NodePlan { os_index, cpus, rings, flushers, why });
@@ -353,6 +356,8 @@ impl Draft<'_> {
         let forbidden = self.topology.cpus_of(node, |cpu| cpu.online && !cpu.allowed);
         if all.is_empty() {
             "it has no CPU for a flusher".to_owned()
+        } else if !self.topology.cpus_of(node, Cpu::usable).is_empty() {
+            "there are fewer shards than nodes".to_owned()
         } else if forbidden.is_empty() {
             format!("its CPUs are offline: CPU {offline}")
         } else if offline.is_empty() {
@@ -370,6 +375,11 @@ impl Draft<'_> {
         };
         self.plan.homes = self.topology.cpus().iter().map(home).collect();
     }
+}
+
+/// The same for so many flushers.
+fn each(flushers: usize, cpus: Option<&CpuSet>, why: &str) -> Vec<(Option<CpuSet>, String)> {
+    vec![(cpus.cloned(), why.to_owned()); flushers]
 }
 
 /// Where these nodes stand among those with rings.

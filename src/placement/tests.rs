@@ -89,8 +89,10 @@ fn lay_out(drawn: Vec<Drawn>, shape: (u32, u32, u32)) -> (Vec<NumaNode>, Vec<Cpu
 
 fn options() -> impl Strategy<Value = Options> {
     let pin = prop::sample::select(Pin::ALL.to_vec());
-    (0..10_usize, 0..5_usize, pin).prop_map(|(flushers, rings, pin)| {
-        Options::default().flushers_per_node(flushers).rings_per_node(rings).pin(pin)
+    let shards =
+        prop_oneof![(0..5_usize).prop_map(Shards::PerNode), (0..20_usize).prop_map(Shards::Total),];
+    (0..4_usize, shards, pin).prop_map(|(flushers, shards, pin)| {
+        Options::default().flushers(flushers).shards(shards).pin(pin)
     })
 }
 
@@ -118,7 +120,10 @@ fn with_cpus(topology: &Topology) -> Vec<u32> {
 #[test]
 fn every_node_with_usable_cpus_has_rings_and_flushers_and_no_other_has() {
     on_every_machine(|topology, options, plan| {
-        let expected = with_cpus(topology);
+        let mut expected = with_cpus(topology);
+        if let Shards::Total(shards) = options.shards {
+            expected.truncate(shards.max(1));
+        }
         if expected.is_empty() {
             let [node] = plan.nodes() else { panic!("one node for the whole machine") };
             assert_eq!(node.os_index, None);
@@ -129,9 +134,17 @@ fn every_node_with_usable_cpus_has_rings_and_flushers_and_no_other_has() {
             assert_eq!(planned, expected);
         }
         for node in plan.nodes() {
-            assert_eq!(node.rings.len(), options.rings_per_node);
-            assert_eq!(node.flushers.len(), options.flushers_per_node);
+            if let Shards::PerNode(shards) = options.shards {
+                assert_eq!(node.rings.len(), shards.max(1));
+            }
+            assert_eq!(node.flushers.len(), node.rings.len() * options.flushers);
             assert!(!node.rings.is_empty() && !node.flushers.is_empty());
+        }
+        if let Shards::Total(shards) = options.shards {
+            assert_eq!(plan.rings().len(), shards.max(1));
+            let each = plan.nodes().iter().map(|node| node.rings.len());
+            let (least, most) = (each.clone().min().unwrap(), each.max().unwrap());
+            assert!(most - least <= 1, "dealt out evenly");
         }
         let left_out: Vec<u32> = plan.left_out().iter().map(|node| node.os_index).collect();
         let others = topology.nodes().iter().map(|node| node.os_index);
@@ -150,7 +163,7 @@ fn no_cpu_that_is_offline_or_forbidden_is_ever_used() {
                 let pinned = node.os_index.is_some()
                     && match options.pin {
                         Pin::None => false,
-                        Pin::Node => plan.nodes().len() > 1,
+                        Pin::Node => with_cpus(topology).len() > 1,
                         Pin::Core => true,
                     };
                 assert_eq!(flusher.cpus.is_some(), pinned);
@@ -205,7 +218,7 @@ fn the_same_machine_has_the_same_plan_in_whatever_order_it_is_told() {
 #[test]
 fn every_cpu_has_a_home_and_it_is_the_nearest_ring() {
     on_every_machine(|topology, _, plan| {
-        let with = with_cpus(topology);
+        let with: Vec<u32> = plan.nodes().iter().filter_map(|node| node.os_index).collect();
         for cpu in topology.cpus() {
             let home = plan.home(cpu.os_index);
             assert!(home < plan.nodes().len());
@@ -223,7 +236,7 @@ fn every_cpu_has_a_home_and_it_is_the_nearest_ring() {
 #[test]
 fn the_neighbours_of_a_node_are_all_the_others_by_distance() {
     on_every_machine(|topology, _, plan| {
-        let with = with_cpus(topology);
+        let with: Vec<u32> = plan.nodes().iter().filter_map(|node| node.os_index).collect();
         for index in 0..plan.nodes().len() {
             let near = plan.nearest(index);
             let seen: BTreeSet<usize> = near.iter().copied().chain([index]).collect();
@@ -270,7 +283,9 @@ fn rings_and_flushers_of_a_node_know_each_other() {
             pairs.flat_map(|(a, list)| list.iter().map(move |&b| (a, b))).collect()
         };
         let from_rings = pairs(plan.rings().iter().map(|ring| &ring.flushers).collect());
-        let from_flushers = pairs(plan.flushers().iter().map(|flusher| &flusher.rings).collect());
+        let served: Vec<Vec<usize>> =
+            plan.flushers().iter().map(|flusher| vec![flusher.ring]).collect();
+        let from_flushers = pairs(served.iter().collect());
         let turned: BTreeSet<_> = from_flushers.into_iter().map(|(a, b)| (b, a)).collect();
         assert_eq!(from_rings, turned);
         for (ring, flusher) in from_rings {
@@ -330,10 +345,17 @@ fn what_does_not_fit_together_is_put_right() {
 #[test]
 fn numbers_out_of_range_are_read_as_the_nearest() {
     let counts = |number| {
-        let options = Options::default().flushers_per_node(number).rings_per_node(number);
-        let plan = plan(&Topology::default(), &options);
-        (plan.flushers().len(), plan.rings().len())
+        let counted = |options: Options| {
+            let plan = plan(&Topology::default(), &options);
+            (plan.flushers().len(), plan.rings().len())
+        };
+        let options = Options::default().flushers(number);
+        [
+            counted(options),
+            counted(options.shards(number)),
+            counted(options.shards(Shards::PerNode(number))),
+        ]
     };
-    assert_eq!(counts(0), (1, 1));
-    assert_eq!(counts(usize::MAX), (1024, 1024));
+    assert_eq!(counts(0), [(1, 1); 3]);
+    assert_eq!(counts(usize::MAX), [(1024, 1), (1024, 1024), (1024, 1024)]);
 }

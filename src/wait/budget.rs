@@ -9,10 +9,10 @@
 //! back as well: another producer may have been refused because of it, and sleeps.
 //!
 //! **Nobody keeps others awake.** A charge that is taken back wakes. So the ring is looked at before
-//! bytes are charged (`Node::charge_run`), or those who wait for a slot would wake each other.
+//! bytes are charged (`Shard::charge_run`), or those who wait for a slot would wake each other.
 //!
 //! **Somebody writes.** Who is short presses for the items in the ring (`Wake::press`); who pushes
-//! items that were charged before presses for them if somebody waits (`Node::pushed_charged`).
+//! items that were charged before presses for them if somebody waits (`Shard::pushed_charged`).
 //!
 //! `used` orders nothing but itself: Relaxed. What a waiter sees of it is ordered by the fences of
 //! the wait list.

@@ -30,7 +30,7 @@
 //!
 //! **Whoever is woken must run** for the others to be: a task that is not polled, or whose thread
 //! waits itself, would strand them. So a flusher that is about to sleep looks for waiters beside
-//! room, wakes some, and looks again a millisecond later (`Node::nudge`).
+//! room, wakes some, and looks again a millisecond later (`Shard::nudge`).
 //!
 //! **Not promised.** Strict fairness: a producer that does not wait may take the slot first; the
 //! waiter then goes to the *front* of the list.

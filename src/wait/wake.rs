@@ -51,7 +51,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, mutated, weaken};
 /// Words of positions are even; this is nobody's.
 const NOBODY: Word = 1;
 
-/// The wake position of a node, and the news for its flushers.
+/// The wake position of a shard, and the news for its flushers.
 pub struct Wake {
     at: CachePadded<AtomicU64>,
     news: CachePadded<News>,

@@ -56,7 +56,7 @@ fn spawn_adding(parts: &Parts, id: u32) -> JoinHandle<bool> {
 }
 
 fn tally(parts: &Parts) -> Tally {
-    let tally = parts.ledger.tally(&parts.node);
+    let tally = parts.ledger.tally(&parts.shard);
     assert!(tally.balances(), "{tally:?}");
     tally
 }
@@ -86,7 +86,7 @@ fn one_more() {
         let second = tally(&parts);
         assert!(first.dropped <= second.dropped);
         let added = adding.join().unwrap();
-        parts.node.close();
+        parts.shard.close();
         serving.join().unwrap();
         check(&parts, &written, 2 + u64::from(added));
     });
@@ -101,7 +101,7 @@ fn two_more() {
         let both = [0, 1].map(|id| spawn_adding(&parts, id));
         tally(&parts);
         let added: u64 = both.into_iter().map(|adding| u64::from(adding.join().unwrap())).sum();
-        parts.node.close();
+        parts.shard.close();
         let serving = serving(&parts, &written);
         serving.join().unwrap();
         check(&parts, &written, 2 + added);
@@ -121,7 +121,7 @@ fn barrier() {
         assert_eq!(parts.ledger.wait_resolved(2, FOR_EVER), Resolution::Resolved);
         covered(&parts, 2);
         adding.join().unwrap();
-        parts.node.close();
+        parts.shard.close();
         serve(&parts, &mut writer(&written));
         check(&parts, &written, 4);
     });
@@ -133,7 +133,7 @@ fn from_the_middle() {
     model(|| {
         let (parts, written) = (parts(3), Written::default());
         add(&parts, Item::new(9, 0)).unwrap();
-        drain_one(&parts.node, &mut parts.node.lease.lock().unwrap());
+        drain_one(&parts.shard, &mut parts.shard.lease.lock().unwrap());
         (1..3).for_each(|n| add(&parts, Item::new(9, n)).unwrap());
         assert_eq!(parts.demand_all(), 3);
         let adding = spawn_adding(&parts, 0);
@@ -144,7 +144,7 @@ fn from_the_middle() {
         assert_eq!(parts.ledger.wait_resolved(3, FOR_EVER), Resolution::Resolved);
         covered(&parts, 3);
         let added = adding.join().unwrap();
-        parts.node.close();
+        parts.shard.close();
         serve(&parts, &mut writer);
         check(&parts, &written, 3 + u64::from(added));
     });

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Ledger, State};
-use crate::flush::node::Node;
+use crate::flush::shard::Shard;
 use crate::guard::guarded;
 use crate::mode::{Mode, Tag};
 use crate::ring::PopError;
@@ -68,10 +68,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     ///
     /// With somebody to `tell`, barriers at positions after the one returned go on waiting until
     /// [`told`](Self::told).
-    pub fn evict(&self, node: &Node<T, M>, tell: bool) -> Result<(u64, T, Tag<T>), PopError> {
+    pub fn evict(&self, shard: &Shard<T, M>, tell: bool) -> Result<(u64, T, Tag<T>), PopError> {
         if mutated("evict_outside_the_lock") {
             let mut out = Vec::with_capacity(1);
-            let run = node.ring.pop_run(&mut out, 1)?;
+            let run = shard.ring.pop_run(&mut out, 1)?;
             let entry = out.pop().ok_or(PopError::Empty)?;
             let mut state = lock(&self.state);
             state.evicted += 1;
@@ -81,7 +81,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             return Ok((run.position, item, tag));
         }
         let mut state = lock(&self.state);
-        let run = node.ring.pop_run(&mut state.evicting, 1)?;
+        let run = shard.ring.pop_run(&mut state.evicting, 1)?;
         let entry = state.evicting.pop().ok_or(PopError::Empty)?;
         state.evicted += 1;
         if !mutated("evict_unresolved") {

@@ -1,31 +1,31 @@
 //! Figures of one moment.
 
 use super::Ledger;
-use crate::flush::node::Node;
+use crate::flush::shard::Shard;
 use crate::mode::Mode;
 use crate::sync::{lock, mutated};
 use crate::telemetry::{Drops, Stats, Tally};
 use crate::wait::Budget;
 
 impl<T, M: Mode<T>> Ledger<T, M> {
-    pub fn tally(&self, node: &Node<T, M>) -> Tally {
-        let newest = node.newest.get();
+    pub fn tally(&self, shard: &Shard<T, M>) -> Tally {
+        let newest = shard.newest.get();
         if mutated("count_before_lock") {
-            let enqueued = node.ring.pushed();
+            let enqueued = shard.ring.pushed();
             return lock(&self.state).tally_of(enqueued, newest);
         }
-        lock(&self.state).tally(node, newest)
+        lock(&self.state).tally(shard, newest)
     }
 
     /// Everything, of one moment.
-    pub fn stats(&self, node: &Node<T, M>) -> Stats {
+    pub fn stats(&self, shard: &Shard<T, M>) -> Stats {
         let mut state = lock(&self.state);
-        let queue_depth = node.ring.len() as u64; // before the tally: what is queued is in flight
-        let newest = node.newest.get();
-        let tally = state.tally(node, newest);
+        let queue_depth = shard.ring.len() as u64; // before the tally: what is queued is in flight
+        let newest = shard.newest.get();
+        let tally = state.tally(shard, newest);
         let drops = Drops::new(newest, state.evicted, state.expired);
         let now = self.clock.now();
-        let oldest = state.oldest(node, tally.in_flight);
+        let oldest = state.oldest(shard, tally.in_flight);
         let counts = state.counts.clone();
         let (breaker, writes_max) = (state.gate.state(now), state.gate.limit());
         let (retry_batches, retry_items) = (state.retries.len() as u64, state.retries.items());
@@ -45,10 +45,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             dead_lettered: counts.dead_lettered,
             dead_letter_failures: counts.dead_letter_failures,
             queue_depth,
-            queue_capacity: node.ring.capacity() as u64,
+            queue_capacity: shard.ring.capacity() as u64,
             oldest_age: oldest.map(|oldest| now.saturating_duration_since(oldest)),
-            queue_bytes: node.admission.budget.as_ref().map_or(0, Budget::used),
-            waiting_producers: node.room.len(),
+            queue_bytes: shard.admission.budget.as_ref().map_or(0, Budget::used),
+            waiting_producers: shard.room.len(),
             drops,
             rejected: self.rejected.get(),
             flush_reasons: counts.reasons,
@@ -57,8 +57,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             batch_age: counts.batch_age.duration_summary(),
             timer_lateness: counts.timer_lateness.duration_summary(),
             phases: counts.phases.map(|phase| phase.duration_summary()),
-            parks: node.parks.get(),
-            stalls: node.stalls.get(),
+            parks: shard.parks.get(),
+            stalls: shard.stalls.get(),
             sink_panics: counts.sink_panics,
             callback_panics: counts.callback_panics,
         }

@@ -11,8 +11,8 @@ use crate::config::OnFailure;
 use crate::flush::FailedItem;
 use crate::flush::classify::{Again, Verdict, last_word};
 use crate::flush::gate::{Load, Permit, Refusal};
-use crate::flush::node::{Node, earlier};
 use crate::flush::retries::{Kind, Waiting};
+use crate::flush::shard::{Shard, earlier};
 use crate::flush::work::{Past, Work};
 use crate::mode::Mode;
 use crate::sync::mutated;
@@ -21,8 +21,8 @@ use crate::telemetry::{Cause, Tally};
 impl<T, M: Mode<T>> State<T, M> {
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was
     /// enqueued, so the tail read now covers them all.
-    pub fn tally(&self, node: &Node<T, M>, newest: u64) -> Tally {
-        self.tally_of(node.ring.pushed(), newest)
+    pub fn tally(&self, shard: &Shard<T, M>, newest: u64) -> Tally {
+        self.tally_of(shard.ring.pushed(), newest)
     }
 
     pub fn tally_of(&self, pushed: u64, newest: u64) -> Tally {
@@ -191,14 +191,14 @@ impl<T, M: Mode<T>> State<T, M> {
     }
 
     /// No add of any item in flight had returned before this moment.
-    pub fn oldest(&self, node: &Node<T, M>, in_flight: u64) -> Option<Instant> {
+    pub fn oldest(&self, shard: &Shard<T, M>, in_flight: u64) -> Option<Instant> {
         let mut queued = in_flight - self.retries.items();
         let mut oldest = self.retries.oldest();
         for Writing { items, opened, .. } in self.slots.iter().filter_map(SlotState::writing) {
             queued -= items;
             oldest = oldest.into_iter().chain([*opened]).min();
         }
-        let in_queue = node.start + Duration::from_nanos(node.oldest.get());
+        let in_queue = shard.start + Duration::from_nanos(shard.oldest.get());
         oldest.into_iter().chain((queued > 0).then_some(in_queue)).min()
     }
 

@@ -13,9 +13,9 @@ use tokio::task::unconstrained;
 use crate::collect::Buffer;
 use crate::flush::gate::Permit;
 use crate::flush::next::Look;
-use crate::flush::node::STALL_SLEEP;
+use crate::flush::shard::STALL_SLEEP;
 use crate::flush::work::Work;
-use crate::flush::{Lease, Node, Shared};
+use crate::flush::{Lease, Shard, Shared};
 use crate::mode::Mode;
 use crate::sink::Flusher;
 use crate::sync::{Backoff, MutexGuard};
@@ -23,14 +23,14 @@ use crate::wait::Want;
 
 /// The collect lease in a task's hands; whoever waits for it hears when it is given on.
 struct Held<'a, T, M: Mode<T>> {
-    node: &'a Node<T, M>,
+    shard: &'a Shard<T, M>,
     lease: Option<MutexGuard<'a, Lease<T, M>>>,
 }
 
 impl<T, M: Mode<T>> Drop for Held<'_, T, M> {
     fn drop(&mut self) {
         match self.lease.take() {
-            Some(lease) if !self.node.forked() => self.node.bell.unlock(lease),
+            Some(lease) if !self.shard.forked() => self.shard.bell.unlock(lease),
             _ => {}
         }
     }
@@ -42,7 +42,7 @@ pub async fn next<T, M: Mode<T>>(
     flusher: Flusher,
     buffer: &mut Buffer<T, M>,
 ) -> Option<(Work<T, M>, Permit)> {
-    let mut held = lease(&shared.node, flusher).await;
+    let mut held = lease(&shared.shard, flusher).await;
     let lease: &mut Lease<T, M> = held.lease.as_mut()?;
     let mut backoff = Backoff::default();
     loop {
@@ -51,12 +51,12 @@ pub async fn next<T, M: Mode<T>>(
             Look::Done => return None,
             Look::Progress => backoff = Backoff::default(),
             Look::Wait { position, alarm, alarms, until: _ } => {
-                wait(&shared.node, lease, position, alarm, alarms).await;
+                wait(&shared.shard, lease, position, alarm, alarms).await;
             }
             Look::Held { until, alarms } => {
-                let until = shared.node.doze_held(until, shared.node.clock.now());
-                if park(&shared.node, Want::Alarm, alarms, until).await.is_some() {
-                    shared.node.parks.count();
+                let until = shared.shard.doze_held(until, shared.shard.clock.now());
+                if park(&shared.shard, Want::Alarm, alarms, until).await.is_some() {
+                    shared.shard.parks.count();
                 }
             }
             Look::Stalled if backoff.wait() => {}
@@ -72,17 +72,17 @@ pub async fn next<T, M: Mode<T>>(
 }
 
 /// Waits for the lease: see [`Bell`](crate::wait::Bell).
-async fn lease<T, M: Mode<T>>(node: &Node<T, M>, flusher: Flusher) -> Held<'_, T, M> {
-    let lease = poll_fn(|cx| match node.wake.stopped() {
+async fn lease<T, M: Mode<T>>(shard: &Shard<T, M>, flusher: Flusher) -> Held<'_, T, M> {
+    let lease = poll_fn(|cx| match shard.wake.stopped() {
         true => Poll::Ready(None), // who holds it may never let go
-        false => node.bell.poll_lock(&node.lease, flusher.index, cx).map(Some),
+        false => shard.bell.poll_lock(&shard.lease, flusher.index, cx).map(Some),
     });
-    Held { node, lease: lease.await }
+    Held { shard, lease: lease.await }
 }
 
-/// As [`Node::wait`], but asleep at once: the futures in flight have the thread meanwhile.
+/// As [`Shard::wait`], but asleep at once: the futures in flight have the thread meanwhile.
 async fn wait<T, M: Mode<T>>(
-    node: &Node<T, M>,
+    shard: &Shard<T, M>,
     lease: &mut Lease<T, M>,
     position: u64,
     alarm: Option<Instant>,
@@ -90,20 +90,20 @@ async fn wait<T, M: Mode<T>>(
 ) {
     let former = &mut lease.former;
     let first = former.first();
-    let (position, until) = node.doze(former, position, alarm, node.clock.now());
-    if let Some(stamp) = park(node, Want::Items { first, position }, alarms, until).await {
-        node.woken(former, position, stamp);
+    let (position, until) = shard.doze(former, position, alarm, shard.clock.now());
+    if let Some(stamp) = park(shard, Want::Items { first, position }, alarms, until).await {
+        shard.woken(former, position, stamp);
     }
 }
 
 /// As [`Wake::park`](crate::wait::Wake::park), for a task.
 async fn park<T, M: Mode<T>>(
-    node: &Node<T, M>,
+    shard: &Shard<T, M>,
     want: Want,
     alarms: u64,
     until: Option<Instant>,
 ) -> Option<Instant> {
-    let mut parking = node.wake.parking(&node.ring, want, alarms);
+    let mut parking = shard.wake.parking(&shard.ring, want, alarms);
     let time = |until: Instant| unconstrained(tokio::time::sleep_until(until.into()));
     let mut time = pin!(until.map(time));
     poll_fn(|cx| {

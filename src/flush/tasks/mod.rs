@@ -116,7 +116,7 @@ where
         let shared = &*shared;
         let seat = shared.ledger.seat(flusher);
         let mut ending = Ending { shared, seat, close_errors: Vec::new() };
-        let _serving = Serving::engine(shared.node.engine);
+        let _serving = Serving::engine(shared.shard.engine);
         match Executor::new() {
             Ok(executor) => {
                 let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
@@ -132,7 +132,7 @@ where
                     mem::forget((executor, ending));
                     return;
                 }
-                shared.node.bell.forget(flusher.index);
+                shared.shard.bell.forget(flusher.index);
                 executor.end();
             }
             Err(error) => {
@@ -167,7 +167,7 @@ where
         }
         let mut attendant = Attendant::new(self, open);
         attendant.serve();
-        if self.shared.node.forked() {
+        if self.shared.shard.forked() {
             mem::forget(attendant);
             return Life::Forked;
         }
@@ -175,7 +175,7 @@ where
         if let Some(open) = attendant.open.take() {
             ending.close_errors.extend(executor.visit(self.close(open)));
         }
-        if self.shared.node.forked() { Life::Forked } else { Life::Ended }
+        if self.shared.shard.forked() { Life::Forked } else { Life::Ended }
     }
 
     async fn open(&self) -> Result<(Rc<Open<F::Sink>>, SinkLimits), BoxError> {
@@ -221,8 +221,8 @@ where
     }
 
     fn heed(&self, cx: &mut Context<'_>) {
-        let node = &self.shared.node;
-        if !node.forked() && node.bell.list(self.flusher.index, cx.waker(), false) {
+        let shard = &self.shared.shard;
+        if !shard.forked() && shard.bell.list(self.flusher.index, cx.waker(), false) {
             self.watch.given_up.set(true);
         }
     }
@@ -252,7 +252,7 @@ where
     fn serve(&mut self) {
         while self.more || !self.flight.is_empty() {
             let next = self.task.executor.visit(self.next());
-            if self.task.shared.node.forked() {
+            if self.task.shared.shard.forked() {
                 mem::forget(next); // the parent's
                 return;
             }
@@ -277,7 +277,7 @@ where
                 break next;
             }
         };
-        if self.task.shared.node.forked() {
+        if self.task.shared.shard.forked() {
             return next;
         }
         if self.open.as_ref().is_some_and(|open| open.broken.get()) {
@@ -294,7 +294,7 @@ where
     /// `None`: look again.
     async fn look(&mut self) -> Option<Next<T, M>> {
         let Self { task, flight, buffer, .. } = self;
-        let node = &task.shared.node;
+        let shard = &task.shared.shard;
         let room = flight.room().filter(|_| self.more);
         let mut collecting = pin!(async {
             let Some(place) = room else { return pending().await };
@@ -309,10 +309,10 @@ where
             let woken = mem::replace(&mut looked, true);
             if woken {
                 flight.rested();
-            } else if let Poll::Ready(landed) = flight.poll(|| node.forked(), cx) {
+            } else if let Poll::Ready(landed) = flight.poll(|| shard.forked(), cx) {
                 return Poll::Ready(Some(Next::Landed(landed)));
             }
-            if node.forked() {
+            if shard.forked() {
                 return Poll::Ready(Some(Next::Done));
             }
             match collecting.as_mut().poll(cx) {
@@ -359,7 +359,7 @@ where
             return Ok(Rc::clone(open));
         }
         let opened = self.task.executor.visit(self.task.open());
-        let now = self.task.shared.node.clock.now();
+        let now = self.task.shared.shard.clock.now();
         match opened {
             Ok((open, _)) => Ok(Rc::clone(self.open.insert(open))),
             Err(error) => {

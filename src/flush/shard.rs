@@ -1,4 +1,4 @@
-//! A node: its ring, who waits at either end of it, and the lease to collect from it.
+//! A shard: its ring, who waits at either end of it, and the lease to collect from it.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::wait::{Budget, Charge, WaitList, Wake, Want};
 
 /// A wait this short would have been worth spinning for; see `docs/decisions/0007-spin-budgets.md`.
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
-/// Looks that even a quiet node takes.
+/// Looks that even a quiet shard takes.
 const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
 /// Between two looks at waiters beside whom there is room.
 const NUDGE: Duration = Duration::from_millis(1);
@@ -51,8 +51,8 @@ impl<T> Admission<T> {
     }
 }
 
-/// One node of an engine.
-pub struct Node<T, M: Mode<T> = Plain> {
+/// One shard of an engine.
+pub struct Shard<T, M: Mode<T> = Plain> {
     /// Which engine this is; never 0.
     pub engine: u64,
     /// Which process it was made in.
@@ -110,7 +110,7 @@ pub enum Turn<T, M: Mode<T> = Plain> {
     Done,
 }
 
-impl<T, M: Mode<T>> Node<T, M> {
+impl<T, M: Mode<T>> Shard<T, M> {
     pub fn new(
         engine: u64,
         ring: Ring<M::Entry>,
@@ -250,7 +250,7 @@ impl<T, M: Mode<T>> Node<T, M> {
         }
     }
 
-    /// Refuses every add from now on, wakes everyone who waits for this node, and returns the items
+    /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items
     /// ever added.
     pub fn close(&self) -> u64 {
         let pushed = self.ring.close();
