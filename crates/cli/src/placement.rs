@@ -1,16 +1,22 @@
-//! What a call may say about placement, and how it is told to the planner.
+//! What a call may say about placement.
 
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use sluicegate::Pin;
-use sluicegate::placement::{Options, Topology, plan};
+use sluicegate::placement::Shards;
 
-/// The most rings, flushers or producers; the engine's own bound.
+/// The most rings, flushers or producers: as for the engine.
 pub(crate) const THREADS_MAX: u64 = 1_024;
 
 /// Takes a number of rings or threads.
 pub(crate) fn count_parser() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=THREADS_MAX)
+}
+
+/// Whether these are more flushers than there can be, on a node or in all.
+pub(crate) fn too_many(shards: Shards, flushers: usize) -> bool {
+    let (Shards::PerNode(rings) | Shards::Total(rings)) = shards;
+    rings.saturating_mul(flushers) as u64 > THREADS_MAX
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,22 +37,4 @@ impl From<PinArg> for Pin {
             PinArg::Core => Self::Core,
         }
     }
-}
-
-/// How many rings there are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shards {
-    PerNode(usize),
-    Total(usize),
-}
-
-/// The planner's options; flushers are those of each ring.
-pub(crate) fn options(topology: &Topology, pin: Pin, shards: Shards, flushers: usize) -> Options {
-    let rings = match shards {
-        Shards::PerNode(rings) => rings,
-        Shards::Total(rings) => {
-            rings.div_ceil(plan(topology, &Options::default()).nodes().len().max(1))
-        }
-    };
-    Options::default().pin(pin).rings_per_node(rings).flushers_per_node(rings * flushers)
 }

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sluicegate::placement::{Machine, Plan, plan};
+use sluicegate::placement::{Machine, Options, Plan, Shards, plan};
 
-use crate::placement::{PinArg, Shards, count_parser, options};
+use crate::placement::{PinArg, count_parser, too_many};
 use crate::run::{Failure, or_enough};
 
 #[derive(Clone, Debug, Args)]
@@ -18,7 +18,7 @@ pub(crate) struct TopologyArgs {
     /// Flushers of each ring.
     #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = count_parser())]
     pub(crate) flushers: usize,
-    /// Rings in all, dealt out to the nodes.
+    /// Rings in all, dealt out to the nodes; with fewer of them than nodes the last nodes get none.
     #[arg(long, value_name = "RINGS", conflicts_with = "shards_per_node")]
     #[arg(value_parser = count_parser())]
     pub(crate) shards: Option<usize>,
@@ -43,9 +43,12 @@ struct Shown<'a> {
 
 /// Shows machine and plan; returns the exit status.
 pub(crate) fn command(args: &TopologyArgs) -> Result<u8, Failure> {
-    let machine = Machine::detect();
     let shards = args.shards.map_or(Shards::PerNode(args.shards_per_node), Shards::Total);
-    let options = options(&machine.topology, args.pin.into(), shards, args.flushers);
+    if too_many(shards, args.flushers) {
+        return Err(Failure::usage("--flushers", "with so many rings these are over 1024 threads"));
+    }
+    let machine = Machine::detect();
+    let options = Options::default().pin(args.pin.into()).shards(shards).flushers(args.flushers);
     let plan = plan(&machine.topology, &options);
     let mut out = io::stdout().lock();
     let shown = if args.json {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::setting::Setting;
 use crate::args::QUEUE_DEPTH_MAX;
-use crate::placement::count_parser;
+use crate::placement::{count_parser, too_many};
 use crate::run::Failure;
 
 /// The longest that a run may take, in seconds.
@@ -92,6 +92,10 @@ impl BenchArgs {
     pub(super) fn check(&self) -> Result<(), Failure> {
         if self.queue_depth > QUEUE_DEPTH_MAX {
             return Err(Failure::usage("--queue-depth", "at most 4194304 (2^22) items"));
+        }
+        if let Some(setting) = self.compare.iter().find(|s| too_many(s.shards, self.flushers)) {
+            let what = format!("with {setting} these are over 1024 threads");
+            return Err(Failure::usage("--flushers", what));
         }
         for (index, setting) in self.compare.iter().enumerate() {
             if self.compare[..index].contains(setting) {

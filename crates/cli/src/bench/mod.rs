@@ -25,6 +25,9 @@ use report::{Host, Report};
 /// The probes of a run differ by more than this factor: so do its figures.
 const PROBE_FACTOR: f64 = 1.5;
 
+/// No two CPUs are so far apart, in nanoseconds: a thread had to wait for its turn.
+const BUSY_NS: f64 = 10_000.0;
+
 /// A setting with a number of producers, and what its runs have given, a sample for each round.
 struct Case {
     producers: usize,
@@ -74,10 +77,10 @@ fn take_turns(args: &BenchArgs, cases: &mut [Case]) -> Result<Vec<f64>, Failure>
 /// What makes the figures worth less than they seem.
 fn notes(args: &BenchArgs, machine: &Machine, host: &Host, probes: &[f64]) -> Vec<String> {
     let mut notes = machine.notes.clone();
+    notes.push(setting::NOT_FOLLOWED.to_owned());
     let most = args.producers.iter().copied().max().unwrap_or(0);
-    let flushers = args.compare.iter().map(|setting| {
-        plan(&machine.topology, &setting.options(&machine.topology, args.flushers)).flushers().len()
-    });
+    let plans = args.compare.iter().map(|s| plan(&machine.topology, &s.options(args.flushers)));
+    let flushers = plans.map(|plan| plan.flushers().len());
     let threads = most + flushers.max().unwrap_or(0);
     if threads > host.cpus {
         notes.push(format!(
@@ -86,15 +89,17 @@ fn notes(args: &BenchArgs, machine: &Machine, host: &Host, probes: &[f64]) -> Ve
         ));
     }
     let (low, high) = report::range(probes);
-    if high > PROBE_FACTOR * low {
-        let whose =
-            if host.is_virtual { "a hypervisor that moves virtual CPUs" } else { "the load" };
-        notes.push(format!(
-            "the CPUs were not always equally far apart (see the probe), by {whose}: compare ratios, \
-             not items/s, and repeat the run"
-        ));
-    } else if host.is_virtual {
-        notes.push("a virtual machine: what its host does meanwhile is in the figures".to_owned());
+    if high > BUSY_NS {
+        notes.push("CPUs were not free (see the probe): repeat the run with less load".to_owned());
+    } else if high > PROBE_FACTOR * low {
+        notes.push(
+            "CPUs were not always equally far apart (see the probe): compare ratios, not items/s, \
+             and repeat the run"
+                .to_owned(),
+        );
+    }
+    if host.is_virtual {
+        notes.push("a virtual machine: its host may move CPUs, and has other work".to_owned());
     }
     notes
 }

@@ -8,25 +8,33 @@ use std::hint::spin_loop;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::figures::Quartiles;
 
-const BURSTS: u64 = 41;
-const TRIPS: u64 = 500;
+const BURSTS: u64 = 401;
+const TRIPS: u64 = 50;
+/// There is an end even where threads have to wait for a CPU at each turn.
+const ENOUGH: Duration = Duration::from_millis(50);
 /// Waiting longer than this, a thread lets the other have the CPU: they may have the same one.
 const SPINS: u32 = 1 << 12;
+/// The turn after the last.
+const END: u64 = u64::MAX;
 
 /// Lines of its own: prefetchers fetch pairs.
 #[repr(align(128))]
 struct Line(AtomicU64);
 
 impl Line {
-    /// Waits until it is this turn. The number is all that passes between the threads, so nothing
-    /// needs to be ordered.
-    fn wait_for(&self, turn: u64) {
+    /// Waits until it is no longer this turn; returns which it is. The number is all that passes
+    /// between the threads, so nothing needs to be ordered.
+    fn wait_after(&self, turn: u64) -> u64 {
         let mut spins = 0_u32;
-        while self.0.load(Ordering::Relaxed) != turn {
+        loop {
+            let now = self.0.load(Ordering::Relaxed);
+            if now != turn {
+                return now;
+            }
             spins += 1;
             if spins.is_multiple_of(SPINS) { thread::yield_now() } else { spin_loop() }
         }
@@ -42,21 +50,34 @@ impl Line {
 pub(super) fn round_trip_ns() -> io::Result<f64> {
     let line = Line(AtomicU64::new(0));
     let bursts: Vec<f64> = thread::scope(|scope| {
-        thread::Builder::new().spawn_scoped(scope, || {
-            for turn in 0..TRIPS * BURSTS {
-                line.wait_for(2 * turn + 1);
-                line.pass(2 * turn + 2);
-            }
-        })?;
-        let burst = |burst: u64| {
+        thread::Builder::new().spawn_scoped(scope, || answer(&line))?;
+        let begun = Instant::now();
+        let mut bursts = Vec::new();
+        for burst in 0..BURSTS {
             let start = Instant::now();
-            for turn in TRIPS * burst..TRIPS * (burst + 1) {
-                line.pass(2 * turn + 1);
-                line.wait_for(2 * turn + 2);
+            for trip in TRIPS * burst..TRIPS * (burst + 1) {
+                line.pass(2 * trip + 1);
+                line.wait_after(2 * trip + 1);
             }
-            start.elapsed().as_nanos() as f64 / TRIPS as f64
-        };
-        Ok::<_, io::Error>((0..BURSTS).map(burst).collect())
+            bursts.push(start.elapsed().as_nanos() as f64 / TRIPS as f64);
+            if begun.elapsed() > ENOUGH {
+                break;
+            }
+        }
+        line.pass(END);
+        Ok::<_, io::Error>(bursts)
     })?;
     Ok(Quartiles::of(bursts).median)
+}
+
+/// Passes each turn on.
+fn answer(line: &Line) {
+    let mut turn = 0;
+    loop {
+        match line.wait_after(turn) {
+            END => return,
+            now => turn = now + 1,
+        }
+        line.pass(turn);
+    }
 }

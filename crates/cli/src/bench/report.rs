@@ -162,7 +162,7 @@ impl Report<'_> {
             "producers": args.producers,
             "flushers": args.flushers,
             "rounds": args.rounds,
-            "seconds": args.items.is_none().then(|| args.seconds.as_secs_f64()),
+            "seconds": args.items.is_none().then_some(args.seconds.as_secs_f64()),
             "items": args.items,
             "add": args.add,
             "item_bytes": args.item_bytes.count(),

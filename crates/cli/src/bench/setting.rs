@@ -7,9 +7,13 @@ use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sluicegate::Builder;
-use sluicegate::placement::{Options, Topology};
+use sluicegate::placement::{Options, Shards};
 
-use crate::placement::{PinArg, Shards, THREADS_MAX, options};
+use crate::placement::{PinArg, THREADS_MAX};
+
+/// What there is to say as long as [`Setting::apply`] leaves something out.
+pub(super) const NOT_FOLLOWED: &str =
+    "the engine does not follow the placement yet: the lines differ by chance alone";
 
 /// Where rings and flushers are to be. `Display` writes it as `--compare` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +89,11 @@ impl Setting {
     }
 
     /// What the planner is asked for.
-    pub(crate) fn options(&self, topology: &Topology, flushers: usize) -> Options {
-        options(topology, self.pin.into(), self.shards, flushers)
+    pub(crate) fn options(&self, flushers: usize) -> Options {
+        Options::default().pin(self.pin.into()).shards(self.shards).flushers(flushers)
     }
 
-    /// Tells the engine.
+    /// Tells the engine: for the time being, only how many flushers it has.
     pub(crate) fn apply<T: Send + 'static>(
         &self,
         builder: Builder<T>,
