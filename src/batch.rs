@@ -105,6 +105,7 @@ impl fmt::Display for FlushReason {
 /// Never empty. Dereferences to the slice of items.
 pub struct Batch<T> {
     pub(crate) id: BatchId,
+    pub(crate) shard: usize,
     pub(crate) reason: FlushReason,
     pub(crate) bytes: u64,
     pub(crate) items: Vec<T>,
@@ -119,14 +120,21 @@ pub struct Batch<T> {
 impl<T> Batch<T> {
     /// The same batch without its items, for a part of it.
     pub(crate) fn emptied(&self) -> Self {
-        let Self { id, reason, bytes: _, items: _, position, opened, late: _ } = *self;
-        Self { id, reason, bytes: 0, items: Vec::new(), position, opened, late: None }
+        let Self { id, shard, reason, bytes: _, items: _, position, opened, late: _ } = *self;
+        Self { id, shard, reason, bytes: 0, items: Vec::new(), position, opened, late: None }
     }
 
     /// The batch's name; it stays the same when the batch is written again.
     #[must_use]
     pub fn id(&self) -> BatchId {
         self.id
+    }
+
+    /// Which of the engine's shards it comes from: 0 where there is but one. Batches of a shard are
+    /// formed in the order of its ring.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.shard
     }
 
     /// Why the batch was closed.
@@ -175,6 +183,7 @@ impl<T> fmt::Debug for Batch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("id", &self.id)
+            .field("shard", &self.shard)
             .field("reason", &self.reason)
             .field("items", &self.items.len())
             .field("bytes", &self.bytes)

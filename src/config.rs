@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::flush::{Adaptive, Breaker, Permits, Retry, Throttle};
+use crate::placement::{Options, Pin, Shards};
 use crate::ring::{CAPACITY_MAX, CAPACITY_MIN};
 
 /// Longest `max_batch_delay` without `allow_long_delay`: what waits that long in memory is lost
@@ -86,6 +87,31 @@ pub enum OnFailure {
     Halt,
 }
 
+/// Which ring a producer's items go to, where there are several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// One of the node that the producer's thread runs on when it is made or cloned, until
+    /// [`rehome`](crate::Producer::rehome).
+    #[default]
+    Sticky,
+    /// As `Sticky`, but every 64 adds the producer looks where its thread runs by now, and moves
+    /// there as soon as that costs no order: when everything it has added has met its fate. Each add
+    /// takes a lock of the producer's own, some 10 ns, so give every thread its own producer.
+    FollowCpu,
+}
+
+/// What becomes of an item for which its home ring has no room, before
+/// [`when_full`](crate::Builder::when_full) is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Nothing: the items of a producer stay on one ring, in order.
+    #[default]
+    Stay,
+    /// It goes to the nearest ring with room, and counts as
+    /// [`overflowed`](crate::Stats::overflowed). Items of a producer may overtake one another then.
+    Nearest,
+}
+
 /// The values that a builder collects.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -108,6 +134,12 @@ pub struct Config {
     pub write_timeout: Duration,
     pub leave_behind_after: Option<Duration>,
     pub concurrency: usize,
+    pub shards: Shards,
+    pub pin: Pin,
+    pub home: Home,
+    pub overflow: Overflow,
+    pub steal: bool,
+    pub huge_pages: bool,
 }
 
 impl Default for Config {
@@ -132,11 +164,38 @@ impl Default for Config {
             write_timeout: Duration::from_secs(10),
             leave_behind_after: Some(Duration::from_secs(50)),
             concurrency: 1,
+            shards: Shards::default(),
+            pin: Pin::default(),
+            home: Home::Sticky,
+            overflow: Overflow::Stay,
+            steal: false,
+            huge_pages: false,
         }
     }
 }
 
 impl Config {
+    /// What the planner is to know.
+    pub fn placement(&self) -> Options {
+        Options::default().flushers(self.flushers).shards(self.shards).pin(self.pin)
+    }
+
+    /// Refuses what would break the order of a key.
+    fn check_key(&self) -> Result<(), ConfigError> {
+        let sharded = self.shards != Shards::default();
+        let keys = [
+            ("flushers", self.flushers > 1 && sharded),
+            ("concurrency", self.concurrency > 1 && sharded),
+            ("home", self.home != Home::Sticky),
+            ("overflow", self.overflow != Overflow::Stay),
+            ("steal", self.steal),
+        ];
+        match keys.iter().find(|(_, breaks)| *breaks) {
+            Some((key, _)) => Err(ConfigError::OrderWith { key }),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what cannot work.
     pub fn check(&self, weighs: bool, has_key: bool) -> Result<(), ConfigError> {
         // By name, so that a new value cannot be forgotten here.
@@ -160,6 +219,12 @@ impl Config {
             write_timeout,
             leave_behind_after: _,
             concurrency,
+            shards,
+            pin: _,
+            home: _,
+            overflow: _,
+            steal,
+            huge_pages: _,
         } = *self;
         if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {
             return Err(ConfigError::QueueDepth { got: queue_depth });
@@ -216,6 +281,16 @@ impl Config {
         }
         if on_failure != OnFailure::Skip && concurrency > 1 {
             return Err(ConfigError::OrderWithConcurrency { concurrency });
+        }
+        let (Shards::PerNode(number) | Shards::Total(number)) = shards;
+        if !(1..=FLUSHERS_MAX).contains(&number) {
+            return Err(ConfigError::Shards { got: number });
+        }
+        if has_key {
+            self.check_key()?;
+        }
+        if steal && on_failure != OnFailure::Skip {
+            return Err(ConfigError::OrderWith { key: "steal" });
         }
         retry.as_ref().map_or(Ok(()), Retry::check)?;
         breaker.as_ref().map_or(Ok(()), Breaker::check)?;
@@ -290,6 +365,16 @@ pub enum ConfigError {
         /// What was asked for.
         concurrency: usize,
     },
+    /// No shard, or too many.
+    Shards {
+        /// What was asked for.
+        got: usize,
+    },
+    /// A setting that breaks the order which a key, or an `on_failure` other than `Skip`, keeps.
+    OrderWith {
+        /// The setting.
+        key: &'static str,
+    },
     /// A value that cannot be worked with.
     OutOfRange {
         /// The setting.
@@ -308,7 +393,8 @@ impl ConfigError {
         match self {
             Self::QueueDepth { .. } => "queue_depth",
             Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
-            Self::Zero { key } | Self::OutOfRange { key, .. } => key,
+            Self::Zero { key } | Self::OutOfRange { key, .. } | Self::OrderWith { key } => key,
+            Self::Shards { .. } => "shards",
             Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
             Self::QueueBytesWithoutWeight => "max_queue_bytes",
             Self::LongDelay { .. } => "max_batch_delay",
@@ -373,6 +459,11 @@ impl fmt::Display for ConfigError {
                 "{concurrency} writes in flight end in any order, and this on_failure keeps it; set \
                  1, or on_failure to Skip"
             ),
+            Self::Shards { got } => write!(f, "{got} is not within 1..={FLUSHERS_MAX}"),
+            Self::OrderWith { .. } => f.write_str(
+                "it would break the order that a key, or an on_failure other than Skip, keeps; \
+                 leave it at its default",
+            ),
             Self::OutOfRange { got, allowed, .. } => write!(f, "{got} is not {allowed}"),
         }
     }
@@ -390,6 +481,12 @@ mod tests {
         config.check(false, false).expect_err("must be refused")
     }
 
+    fn keyed(change: impl FnOnce(&mut Config)) -> ConfigError {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check(false, true).expect_err("must be refused")
+    }
+
     #[test]
     fn the_default_is_accepted() {
         assert_eq!(Config::default().check(false, false), Ok(()));
@@ -398,7 +495,7 @@ mod tests {
     #[test]
     fn each_bad_value_is_refused_under_its_own_key() {
         let delay = Duration::from_secs(3600);
-        let cases: [(ConfigError, &str); 17] = [
+        let cases: [(ConfigError, &str); 26] = [
             (refused(|c| c.queue_depth = 0), "queue_depth"),
             (refused(|c| c.queue_depth = 1), "queue_depth"),
             (refused(|c| c.queue_depth = 1000), "queue_depth"),
@@ -416,6 +513,15 @@ mod tests {
             (refused(|c| c.concurrency = 0), "concurrency"),
             (refused(|c| c.concurrency = 1025), "concurrency"),
             (refused(|c| (c.concurrency, c.on_failure) = (2, OnFailure::Halt)), "concurrency"),
+            (refused(|c| c.shards = Shards::Total(0)), "shards"),
+            (refused(|c| c.shards = Shards::PerNode(1025)), "shards"),
+            (refused(|c| (c.steal, c.on_failure) = (true, OnFailure::Halt)), "steal"),
+            (keyed(|c| c.steal = true), "steal"),
+            (keyed(|c| c.home = Home::FollowCpu), "home"),
+            (keyed(|c| c.overflow = Overflow::Nearest), "overflow"),
+            (keyed(|c| (c.shards, c.flushers) = (Shards::Total(2), 2)), "flushers"),
+            (keyed(|c| (c.shards, c.concurrency) = (Shards::Total(2), 2)), "concurrency"),
+            (keyed(|c| (c.shards, c.concurrency) = (Shards::PerNode(2), 2)), "concurrency"),
         ];
         for (error, key) in cases {
             assert_eq!(error.key(), key);

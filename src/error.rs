@@ -148,6 +148,19 @@ pub enum Refused<E> {
     TooLarge(E, u64),
 }
 
+impl<E> Refused<E> {
+    /// The entry.
+    pub fn entry(&self) -> &E {
+        match self {
+            Self::Full(entry)
+            | Self::Busy(entry)
+            | Self::Short(entry)
+            | Self::Closed(entry)
+            | Self::TooLarge(entry, _) => entry,
+        }
+    }
+}
+
 impl<E> From<PushError<E>> for Refused<E> {
     #[inline(always)]
     fn from(error: PushError<E>) -> Self {

@@ -48,7 +48,7 @@ mod wait;
 pub use ack::{Ack, AckError, AckReason, Receipt};
 pub use batch::{Batch, BatchId, FlushReason};
 pub use clock::TestClock;
-pub use config::{ConfigError, DropReason, FlushWhen, OnFailure, WhenFull};
+pub use config::{ConfigError, DropReason, FlushWhen, Home, OnFailure, Overflow, WhenFull};
 #[cfg(feature = "futures")]
 pub use engine::AddSink;
 pub use engine::{
@@ -79,8 +79,8 @@ pub mod internals {
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
-        Admission, Bounds, Gate, Lease, Ledger, Permit, Permits, Policy, Resolution, Retries, Seat,
-        Shard, Shared, Work, Writer,
+        Admission, Bounds, Common, Gate, Lease, Ledger, Permit, Permits, Policy, Resolution,
+        Retries, Seat, Shard, Shared, Work, Writer,
     };
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
@@ -89,6 +89,12 @@ pub mod internals {
         shared: std::sync::Arc<Shared<T, M>>,
     ) -> crate::Producer<T, M> {
         crate::Producer::new(shared)
+    }
+
+    /// Nothing is placed: so many shards of a machine of which nothing is known.
+    pub fn unplaced(shards: usize) -> crate::placement::Placed {
+        let machine = crate::placement::Machine::of("none", crate::placement::Topology::default());
+        crate::placement::Placed::new(machine, &crate::placement::Options::default().shards(shards))
     }
 
     /// A seat for a flusher.

@@ -31,9 +31,13 @@ pub trait Mode<T>: Carry<T> {
     #[doc(hidden)]
     fn push(shard: &Shard<T, Self>, entry: Self::Entry) -> Result<Word, Refused<Self::Entry>>;
 
-    /// Charges and pushes as many items as go in with one claim.
+    /// Charges and pushes as many items as go in with one claim, `max` at most.
     #[doc(hidden)]
-    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused>;
+    fn push_run(
+        shard: &Shard<T, Self>,
+        front: &mut Front<'_, T>,
+        max: usize,
+    ) -> Result<Word, RunRefused>;
 }
 
 /// What is known of an item besides itself.
@@ -181,9 +185,12 @@ impl<T: Send + 'static> Mode<T> for Plain {
         shard.ring.push(entry).map_err(Refused::from)
     }
 
-    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
-        let all = front.len();
-        shard.ring.push_run(front, all, |item| item).map_err(RunRefused::from)
+    fn push_run(
+        shard: &Shard<T, Self>,
+        front: &mut Front<'_, T>,
+        max: usize,
+    ) -> Result<Word, RunRefused> {
+        shard.ring.push_run(front, max, |item| item).map_err(RunRefused::from)
     }
 }
 
@@ -215,16 +222,19 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         Ok(word)
     }
 
-    fn push_run(shard: &Shard<T, Self>, front: &mut Front<'_, T>) -> Result<Word, RunRefused> {
+    fn push_run(
+        shard: &Shard<T, Self>,
+        front: &mut Front<'_, T>,
+        max: usize,
+    ) -> Result<Word, RunRefused> {
         let added = shard.stamp(false);
         if shard.admission.budget.is_none() {
-            let all = front.len();
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
-            return Ok(shard.ring.push_run(front, all, wrap)?);
+            return Ok(shard.ring.push_run(front, max, wrap)?);
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];
-        let count = front.len().min(RUN_MAX);
+        let count = front.len().min(RUN_MAX).min(max);
         for (bytes, item) in bytes.iter_mut().zip(front.items()) {
             *bytes = shard.admission.weigh(item);
         }

@@ -84,6 +84,11 @@ pub struct Stats {
     /// Adds that gave an item back because the queue was full (a time-out counts, and an item
     /// larger than the budget); a run counts once. The items are in no tally.
     pub rejected: u64,
+    /// Items that went to another node's ring because that of their home was full
+    /// ([`Overflow::Nearest`](crate::Overflow::Nearest)).
+    pub overflowed: u64,
+    /// Batches that a flusher of another shard has taken ([`steal`](crate::Builder::steal)).
+    pub stolen: u64,
     /// Why batches were closed.
     pub flush_reasons: FlushReasons,
     /// Items in a batch.
@@ -277,6 +282,11 @@ impl Counter {
     /// Adds 1; returns what it was.
     pub fn count(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Adds so many.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     pub fn set(&self, value: u64) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::internals::{
-    Admission, Bounds, Buffer, Clock, Former, Gate, Ledger, Shard, Permit, Permits, Policy, Retries,
-    Shared, Triggers, Work, Writer, producer,
+    Admission, Bounds, Buffer, Clock, Common, Former, Gate, Ledger, Permit, Permits, Policy,
+    Retries, Shard, Shared, Triggers, Work, Writer, producer, unplaced,
 };
 use sluicegate::ring::Ring;
 use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, OnFailure, Plain, Retry, Sink};
@@ -23,6 +23,10 @@ pub struct Failing {
     pub permits: Permits,
     /// The real one unless a model moves the time.
     pub clock: Clock,
+    /// Shards besides the first one, and what they do for one another.
+    pub more_shards: usize,
+    pub overflows: bool,
+    pub steals: bool,
 }
 
 /// The parts of an engine. No trigger but size, flush and closing, so nothing depends on the clock:
@@ -61,7 +65,9 @@ fn make<M: Mode<Item>>(
     admission: Admission<Item>,
     failing: Failing,
 ) -> Arc<Shared<Item, M>> {
-    let Failing { retry, bisect, on_failure, permits, clock } = failing;
+    let Failing { retry, bisect, on_failure, permits, clock, more_shards, overflows, steals } =
+        failing;
+    let shards = 1 + more_shards;
     let now = clock.now();
     let triggers = Triggers {
         max_batch_size,
@@ -69,16 +75,26 @@ fn make<M: Mode<Item>>(
         max_batch_delay: None,
         flush_when: FlushWhen::Due,
     };
-    let ring = Ring::new(queue_depth).expect("a power of two");
-    let former = Former::new(triggers, None, now);
+    let common = Common::new(1, admission, clock.clone(), shards, overflows);
+    let shard = |index| {
+        let ring = Ring::new(queue_depth).expect("a power of two");
+        let former = Former::new(triggers.clone(), None, now).of_shard(index, shards);
+        Arc::new(Shard::new(index, &common, ring, former))
+    };
     let bounds = Bounds { items: queue_depth as u64, bytes: u64::MAX, batch: queue_depth as u64 };
     let retries = Retries::new(on_failure, bounds, None);
     let gate = Gate::new(&permits, retry.as_ref(), now);
     let mut policy = Policy::new(Some(0)); // a model must run the same way each time
     (policy.retry, policy.bisect, policy.on_failure) = (retry, bisect, on_failure);
     Arc::new(Shared {
-        shard: Shard::new(1, ring, former, admission, clock.clone()),
-        ledger: Ledger::new(flushers, queue_depth, queue_depth, retries, gate, clock),
+        shards: (0..shards).map(shard).collect(),
+        flushers_each: flushers / shards,
+        placed: unplaced(shards),
+        follows: false,
+        overflows,
+        steals,
+        ledger: Ledger::new(flushers, queue_depth, queue_depth, retries, gate, clock)
+            .with_shards(shards),
         on_failed: None,
         on_dropped: None,
         dead: None,
@@ -113,8 +129,17 @@ pub fn collect<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<Batch<Item>> {
 
 /// What a flusher writes next.
 pub fn next<M: Mode<Item>>(parts: &Shared<Item, M>) -> Option<(Work<Item, M>, Permit)> {
-    let mut lease = parts.shard.lease.lock().expect("not poisoned");
-    parts.next(&mut lease, &mut Buffer::default())
+    next_of(parts, 0)
+}
+
+/// As [`next`], for a flusher of that shard.
+pub fn next_of<M: Mode<Item>>(
+    parts: &Shared<Item, M>,
+    shard: usize,
+) -> Option<(Work<Item, M>, Permit)> {
+    let shard = &parts.shards[shard];
+    let mut lease = shard.lease.lock().expect("not poisoned");
+    parts.next(shard, &mut lease, &mut Buffer::default())
 }
 
 /// Writes; false when the flusher is to end.

@@ -153,16 +153,16 @@ fn every_item_has_one_fate() {
         for _ in 0..thread_rng().gen_range(0..60) {
             thread::yield_now();
         }
-        let tally = parts.ledger.tally(&parts.shard);
+        let tally = parts.tally();
         assert!(tally.balances(), "{tally:?}");
-        let pushed = parts.shard.close();
+        let pushed = parts.any().close();
         let added = producers.map(|producer| producer.join().unwrap());
         join(flushers);
         let expected = added.map(|added| (0..added).collect::<Vec<_>>());
         assert_eq!(numbers(&seen), expected, "accepted, and in the order of each producer");
-        let tally = parts.ledger.tally(&parts.shard);
+        let tally = parts.tally();
         assert_eq!((tally.enqueued, tally.flushed_ok, tally.in_flight), (pushed, pushed, 0));
-        assert_eq!(parts.shard.room.len(), 0, "nobody waits for a closed engine");
+        assert_eq!(parts.any().room.len(), 0, "nobody waits for a closed engine");
     });
 }
 
@@ -178,8 +178,8 @@ fn full_batches_need_no_help() {
             let producer = producer(Arc::clone(&parts));
             thread::spawn(move || assert_eq!(add_all(&producer, id, ITEMS), ITEMS))
         });
-        assert_eq!(parts.ledger.wait_resolved(12, FOR_EVER), Resolution::Resolved);
-        parts.shard.close();
+        assert_eq!(parts.ledger.wait_resolved(&[12], FOR_EVER), Resolution::Resolved);
+        parts.any().close();
         join(producers);
         join(flushers);
         assert_eq!(numbers(&seen), [const { [0, 1, 2] }; 4]);
@@ -207,7 +207,7 @@ fn flush_covers_what_was_added() {
                     assert!(seen.iter().any(|&(_, by, number)| (by, number) == (id, n)));
                 }
                 if through.fetch_add(1, Ordering::Relaxed) == 2 {
-                    parts.shard.close();
+                    parts.any().close();
                 }
             })
         });
@@ -232,15 +232,15 @@ fn giving_up_loses_nothing() {
         for _ in 0..thread_rng().gen_range(0..40) {
             thread::yield_now();
         }
-        let pushed = parts.shard.close();
+        let pushed = parts.any().close();
         parts.ledger.stop();
-        parts.shard.stop();
+        parts.any().stop();
         drop(parts.ledger.leave_behind(None));
         join(flushers);
         let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
         let mut unflushed = parts.ledger.take_handed_back();
-        parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut unflushed);
-        let tally = parts.ledger.tally(&parts.shard);
+        parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut unflushed);
+        let tally = parts.tally();
         assert!(tally.balances(), "{tally:?}");
         assert_eq!((tally.enqueued, u64::from(added)), (pushed, pushed));
         assert_eq!(tally.in_flight, unflushed.len() as u64, "{tally:?}");
@@ -306,7 +306,7 @@ fn tasks_and_threads(when_full: WhenFull, budget: Option<u64>) {
         when_full,
         budget: budget.map(Budget::new),
         weight: Some(Arc::new(|item: &Item| 1 + item.number() as usize % 3)),
-        stamped: false,
+        ..Admission::default()
     };
     let (parts, seen) = (parts_with::<Tracked>(4, 3, 2, admission), Seen::default());
     let flushers: [_; 2] = flushers(&parts, &seen);
@@ -317,12 +317,12 @@ fn tasks_and_threads(when_full: WhenFull, budget: Option<u64>) {
     for _ in 0..thread_rng().gen_range(0..60) {
         thread::yield_now();
     }
-    let tally = parts.ledger.tally(&parts.shard);
+    let tally = parts.tally();
     assert!(tally.balances(), "{tally:?}");
-    let pushed = parts.shard.close();
+    let pushed = parts.any().close();
     let fates = producers.map(|producer| producer.join().unwrap());
     join(flushers);
-    let tally = parts.ledger.tally(&parts.shard);
+    let tally = parts.tally();
     assert!(tally.balances(), "{tally:?}");
     let sum = |what: fn(&Fates) -> u64| fates.iter().map(what).sum::<u64>();
     let (written, evicted) = (sum(|f| f.written), sum(|f| f.evicted));
@@ -331,8 +331,8 @@ fn tasks_and_threads(when_full: WhenFull, budget: Option<u64>) {
     assert_eq!(tally.flushed_ok, seen.lock().unwrap().len() as u64, "delivered");
     assert_eq!(tally.flushed_ok + tally.dropped, pushed, "{tally:?}");
     assert!(written <= tally.flushed_ok && evicted <= tally.dropped, "{tally:?}");
-    assert_eq!(parts.shard.room.len(), 0, "nobody waits for a closed engine");
-    assert_eq!(parts.shard.admission.budget.as_ref().map_or(0, Budget::used), 0, "bytes were lost");
+    assert_eq!(parts.any().room.len(), 0, "nobody waits for a closed engine");
+    assert_eq!(parts.any().admission.budget.as_ref().map_or(0, Budget::used), 0, "bytes were lost");
 }
 
 #[test]
@@ -382,11 +382,11 @@ fn a_failed_item_is_in_one_place() {
             })
         });
         let acked: usize = producers.map(|producer| producer.join().unwrap()).into_iter().sum();
-        parts.shard.close();
+        parts.any().close();
         flusher.join().unwrap();
         let kept = parts.ledger.take_failed().0.len();
         assert!(acked + kept <= ITEMS as usize, "an item in two places");
-        assert_eq!(parts.ledger.tally(&parts.shard).flushed_fail, u64::from(ITEMS));
+        assert_eq!(parts.tally().flushed_fail, u64::from(ITEMS));
     });
 }
 
@@ -494,21 +494,21 @@ fn sinks_that_fail() {
         for _ in 0..thread_rng().gen_range(0..100) {
             thread::yield_now();
         }
-        let stats = parts.ledger.stats(&parts.shard);
+        let stats = parts.stats();
         assert!(stats.tally.balances(), "{stats:?}");
-        let pushed = parts.shard.close();
+        let pushed = parts.any().close();
         let stopped = thread_rng().gen_bool(0.5);
         if stopped {
             parts.ledger.stop();
-            parts.shard.stop();
+            parts.any().stop();
         }
         join(flushers);
         let added: u32 = producers.into_iter().map(|producer| producer.join().unwrap()).sum();
         parts.hand_back_waiting();
         let mut unflushed = parts.ledger.take_handed_back();
-        parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut unflushed);
+        parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut unflushed);
         unflushed.iter().for_each(|item| fates.meets(item, Fate::HandedBack));
-        let tally = parts.ledger.tally(&parts.shard);
+        let tally = parts.tally();
         assert_eq!((tally.enqueued, u64::from(added)), (pushed, pushed), "{tally:?}");
         let counts = [Fate::Written, Fate::Failed, Fate::HandedBack].map(|fate| fates.count(fate));
         assert_eq!(counts, [tally.flushed_ok, tally.flushed_fail, tally.in_flight], "{tally:?}");

@@ -87,14 +87,17 @@ pub enum Step {
     Done,
 }
 
-/// The forming batch of a node.
+/// The forming batch of a shard.
 pub struct Former<T, M: Mode<T> = Plain> {
     triggers: Triggers,
     /// See [`teach`](Self::teach).
     taught: (u64, u64),
     weight: Option<Weight<T>>,
     marks: Marks,
-    last_id: u64,
+    /// Which of how many shards it is.
+    shard: (usize, usize),
+    /// Batches closed so far.
+    closed: u64,
     /// Position of the first item that is in no batch yet. The items from here on are, in this
     /// order, in `items` and `spoiled`, in `carry`, and in the ring from `next` on.
     first: u64,
@@ -166,7 +169,8 @@ impl<T, M: Mode<T>> Former<T, M> {
             taught: (u64::MAX, u64::MAX),
             weight,
             marks: Marks::new(now),
-            last_id: 0,
+            shard: (0, 1),
+            closed: 0,
             first: 0,
             next: 0,
             items: Vec::new(),
@@ -180,6 +184,13 @@ impl<T, M: Mode<T>> Former<T, M> {
             cut: None,
             stages: Stages::default(),
         }
+    }
+
+    /// The same for one of several shards.
+    #[must_use]
+    pub fn of_shard(mut self, shard: usize, shards: usize) -> Self {
+        self.shard = (shard, shards);
+        self
     }
 
     /// The batch is ready, but there is no permit: it goes on growing.
@@ -206,7 +217,8 @@ impl<T, M: Mode<T>> Former<T, M> {
         self.taught = (items, bytes);
     }
 
-    fn max_batch_size(&self) -> u64 {
+    /// Items of a full batch.
+    pub fn max_batch_size(&self) -> u64 {
         (self.triggers.max_batch_size as u64).min(self.taught.0.max(1))
     }
 
@@ -416,9 +428,13 @@ impl<T, M: Mode<T>> Former<T, M> {
     ) -> Formed<T, M> {
         let opened = self.oldest();
         let due = self.due().filter(|_| reason == FlushReason::Time);
-        self.last_id += 1;
+        let (shard, shards) = self.shard;
+        // The shards take turns, so that a number names one batch of the engine.
+        let number = self.closed * shards as u64 + shard as u64 + 1;
+        self.closed += 1;
         let batch = Batch {
-            id: BatchId::new(self.last_id),
+            id: BatchId::new(number),
+            shard,
             reason,
             bytes: mem::take(&mut self.bytes),
             position: self.first,

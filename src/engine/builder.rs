@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::Weight;
-use crate::config::{Config, FlushWhen, OnFailure, WhenFull};
+use crate::config::{Config, FlushWhen, Home, OnFailure, Overflow, WhenFull};
 use crate::flush::{
     Adaptive, Added, Breaker, DeadLetterSink, DroppedItem, FailedItem, Key, OnDropped, OnFailed,
     Retry, Throttle,
 };
 use crate::mode::{Mode, Plain, Tracked};
+use crate::placement::{Pin, Shards, Topology};
 use crate::sink::{Dead, Sink};
 
 /// Collects what an engine is to be; [`spawn`](Self::spawn) checks it and starts it.
@@ -30,6 +31,15 @@ use crate::sink::{Dead, Sink};
 /// | `write_timeout` | 10 s | for each call of a sink |
 /// | `leave_behind_after` | 50 s | later: a flusher whose sink has not returned is replaced |
 /// | `concurrency` | 1 | writes in flight per flusher of an async sink |
+/// | `shards` | one on each node | rings, each with its own flushers |
+/// | `pin` | `Node` | where flushers run; or `None`, `Core` |
+/// | `home` | `Sticky` | or `FollowCpu` |
+/// | `overflow` | `Stay` | or `Nearest` |
+/// | `steal` | no | idle flushers help other shards |
+/// | `huge_pages` | no | for the rings |
+///
+/// `queue_depth`, `flushers` and `concurrency` are those of each shard. Where the machine has one
+/// NUMA node, or the feature `numa` is off, there is one shard unless `shards` asks for more.
 pub struct Builder<T, M = Plain> {
     pub(super) config: Config,
     pub(super) weight: Option<Weight<T>>,
@@ -38,6 +48,7 @@ pub struct Builder<T, M = Plain> {
     pub(super) on_dropped: Option<OnDropped<T>>,
     pub(super) key: Option<Key<T>>,
     pub(super) dead: Option<DeadLetterSink<T>>,
+    pub(super) topology: Option<Topology>,
     pub(super) mode: PhantomData<M>,
 }
 
@@ -51,6 +62,7 @@ impl<T: Send + 'static> Builder<T> {
             on_dropped: None,
             key: None,
             dead: None,
+            topology: None,
             mode: PhantomData,
         }
     }
@@ -58,8 +70,10 @@ impl<T: Send + 'static> Builder<T> {
 
 impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     fn tracked(self) -> Builder<T, Tracked> {
-        let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
-        Builder { config, weight, added, on_failed, on_dropped, key, dead, mode: PhantomData }
+        let Self { config, weight, added, on_failed, on_dropped, key, dead, topology, mode: _ } =
+            self;
+        let mode = PhantomData;
+        Builder { config, weight, added, on_failed, on_dropped, key, dead, topology, mode }
     }
 
     /// Makes an engine whose producers can ask what became of an item:
@@ -153,15 +167,15 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     }
 
     /// Slots of the ring: so many items wait at most before `add` waits. A power of two, at least
-    /// 2.
+    /// 2. Each shard has a ring of so many.
     #[must_use]
     pub fn queue_depth(mut self, items: usize) -> Self {
         self.config.queue_depth = items;
         self
     }
 
-    /// Threads that write, each with a sink of its own. With more than one, batches may be written
-    /// out of order.
+    /// Threads that write, each with a sink of its own; of each shard so many. With more than one,
+    /// batches of a shard may be written out of order.
     #[must_use]
     pub fn flushers(mut self, threads: usize) -> Self {
         self.config.flushers = threads;
@@ -256,8 +270,12 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         self
     }
 
-    /// Says which key an item has, for [`OnFailure::ParkKey`]: a hash of it, say. Items on which it
-    /// panics share one key.
+    /// Says which key an item has, by a hash of it, say. Items on which it panics share one key.
+    ///
+    /// [`OnFailure::ParkKey`] keeps the order of each key when an item fails. Where there are several
+    /// [`shards`](Self::shards), each item goes to the shard of its key, whatever the node: same key,
+    /// same ring, and with one flusher and one write at a time same order at the sink. It is called
+    /// once more then, on the thread that adds.
     #[must_use]
     pub fn key(mut self, key: impl Fn(&T) -> u64 + Send + Sync + 'static) -> Self {
         self.key = Some(Arc::new(key));
@@ -334,6 +352,84 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     #[must_use]
     pub fn concurrency(mut self, writes: usize) -> Self {
         self.config.concurrency = writes;
+        self
+    }
+
+    /// How many shards there are: rings, each with its own flushers and sinks. One on each NUMA node
+    /// unless told otherwise; a number alone is how many in all.
+    ///
+    /// Batches of one shard are formed in the order of its ring; between shards there is no order.
+    /// A producer has one of them as its home. With a [`key`](Self::key) each item goes to the shard
+    /// of its key instead.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sluicegate::{Batcher, WriteError, sink::NullSink};
+    ///
+    /// // Four connections, and the rows of one customer in order.
+    /// let batcher = Batcher::builder()
+    ///     .shards(4)
+    ///     .key(|(customer, _row): &(u64, &str)| *customer)
+    ///     .spawn(|_| Ok::<_, WriteError>(NullSink))?;
+    /// let producer = batcher.producer();
+    /// for row in 0..1_000 {
+    ///     producer.add((row % 10, "a row"))?;
+    /// }
+    /// assert_eq!(batcher.shutdown(Duration::from_secs(5)).tally.flushed_ok, 1_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn shards(mut self, shards: impl Into<Shards>) -> Self {
+        self.config.shards = shards.into();
+        self
+    }
+
+    /// Where flushers may run. What the system refuses is told by
+    /// [`Batcher::placement`](crate::Batcher::placement), and once as a warning.
+    #[must_use]
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.config.pin = pin;
+        self
+    }
+
+    /// Which ring a producer's items go to.
+    #[must_use]
+    pub fn home(mut self, home: Home) -> Self {
+        self.config.home = home;
+        self
+    }
+
+    /// What becomes of an item for which its home ring has no room, before
+    /// [`when_full`](Self::when_full) is asked.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.config.overflow = overflow;
+        self
+    }
+
+    /// Whether a flusher with nothing to do takes batches of other shards whose flushers are all
+    /// busy in their sinks, the nearest first. Batches of one shard may be written out of order
+    /// then. They count as [`stolen`](crate::Stats::stolen).
+    #[must_use]
+    pub fn steal(mut self, steal: bool) -> Self {
+        self.config.steal = steal;
+        self
+    }
+
+    /// Whether rings lie in huge pages, where the system has some. Each ring then takes a multiple
+    /// of a huge page, 2 MiB on x86-64.
+    #[must_use]
+    pub fn huge_pages(mut self, huge_pages: bool) -> Self {
+        self.config.huge_pages = huge_pages;
+        self
+    }
+
+    /// Plans for this machine instead of the one that the engine finds: where it cannot see its
+    /// machine, say, or in tests. CPUs and nodes that are not there are refused by the system, and
+    /// that is told.
+    #[must_use]
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
         self
     }
 

@@ -21,13 +21,13 @@ use crate::telemetry::Tally;
 pub struct FlushAsync<'b, T: Send + 'static, M: Mode<T> = Plain> {
     batcher: &'b Batcher<T, M>,
     /// Known from the first poll on.
-    position: Option<u64>,
+    positions: Option<Box<[u64]>>,
     task: Option<u64>,
 }
 
 impl<'b, T: Send + 'static, M: Mode<T>> FlushAsync<'b, T, M> {
     pub(super) fn new(batcher: &'b Batcher<T, M>) -> Self {
-        Self { batcher, position: None, task: None }
+        Self { batcher, positions: None, task: None }
     }
 }
 
@@ -35,12 +35,12 @@ impl<T: Send + 'static, M: Mode<T>> Future for FlushAsync<'_, T, M> {
     type Output = Result<Tally, FlushError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { batcher, position, task } = &mut *self;
+        let Self { batcher, positions, task } = &mut *self;
         if let Err(error) = batcher.may_flush() {
             return Poll::Ready(Err(error));
         }
-        let position = *position.get_or_insert_with(|| batcher.shared.demand_all());
-        match batcher.shared.ledger.poll_resolved(position, task, cx) {
+        let positions = positions.get_or_insert_with(|| batcher.shared.demand_all());
+        match batcher.shared.ledger.poll_resolved(positions, task, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(resolution) => Poll::Ready(batcher.flushed(resolution)),
         }
@@ -50,7 +50,7 @@ impl<T: Send + 'static, M: Mode<T>> Future for FlushAsync<'_, T, M> {
 impl<T: Send + 'static, M: Mode<T>> Drop for FlushAsync<'_, T, M> {
     fn drop(&mut self) {
         if let Some(task) = self.task.take()
-            && !self.batcher.shared.shard.forked()
+            && !self.batcher.shared.forked()
         {
             self.batcher.shared.ledger.forget(task);
         }
@@ -59,7 +59,7 @@ impl<T: Send + 'static, M: Mode<T>> Drop for FlushAsync<'_, T, M> {
 
 impl<T: Send + 'static, M: Mode<T>> fmt::Debug for FlushAsync<'_, T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlushAsync").field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("FlushAsync").field("positions", &self.positions).finish_non_exhaustive()
     }
 }
 
@@ -84,11 +84,11 @@ impl<T: Send + 'static> ShutdownAsync<T> {
         let told = Arc::clone(&cell);
         let this = Self {
             cell,
-            generation: batcher.shared.shard.generation,
+            generation: batcher.shared.any().generation,
             flushers: batcher.flushers,
-            enqueued: batcher.shared.shard.ring.close(),
+            enqueued: batcher.shared.shards.iter().map(|shard| shard.ring.close()).sum(),
         };
-        if batcher.shared.shard.forked() {
+        if batcher.shared.forked() {
             lock(&told).report = Some(batcher.finish(deadline));
             return this;
         }

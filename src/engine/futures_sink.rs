@@ -36,7 +36,7 @@ impl<T: Send + 'static, M: Mode<T>> AddSink<T, M> {
     pub fn into_parts(mut self) -> (Producer<T, M>, Option<T>) {
         self.adding.cancel(&self.producer);
         let item = self.adding.offer.take().map(|entry| M::split(entry).0);
-        (self.producer.clone(), item)
+        (self.producer.same(), item)
     }
 }
 
@@ -55,7 +55,7 @@ impl<T: Send + 'static, M: Mode<T>> Sink<T> for AddSink<T, M> {
         if self.adding.offer.is_some() {
             return Err(AddError::Full(item)); // not asked whether it is ready
         }
-        self.adding.offer = Some(M::entry(self.producer.shard(), item, None));
+        self.adding.offer = Some(M::entry(self.producer.any(), item, None));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod flush_async;
 mod futures_sink;
 mod producer;
 mod pump;
+mod route;
 mod shutdown;
 mod spawn;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use waiting::{AddAsync, AddWithAckAsync};
 use crate::error::FlushError;
 use crate::flush::{Resolution, Serving, Shared};
 use crate::mode::{Mode, Plain};
+use crate::placement::Placement;
 use crate::telemetry::{Stats, Tally};
 
 const DROP_DEADLINE: Duration = Duration::from_secs(5);
@@ -95,6 +97,21 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
         Producer::new(Arc::clone(&self.shared))
     }
 
+    /// A handle for the node of that index in [`Plan::nodes`](crate::placement::Plan::nodes); `None`
+    /// if there is no such node. It and its clones keep that home, until
+    /// [`rehome`](Producer::rehome).
+    #[must_use]
+    pub fn producer_on(&self, node: usize) -> Option<Producer<T, M>> {
+        let is_there = node < self.shared.placed.plan().nodes().len();
+        is_there.then(|| Producer::on(Arc::clone(&self.shared), Some(node)))
+    }
+
+    /// Where rings and flushers were to be, where they are, and why.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.shared.placed.report()
+    }
+
     /// Waits until every item added before this call has met its fate, or `timeout` has passed.
     /// Adds go on meanwhile and are not waited for. Open batches are written at once, with reason
     /// `flush`.
@@ -120,9 +137,9 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     }
 
     fn may_flush(&self) -> Result<(), FlushError> {
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             Err(FlushError::Forked)
-        } else if Serving::is(self.shared.shard.engine) {
+        } else if Serving::is(self.shared.any().engine) {
             Err(FlushError::Reentrant)
         } else {
             Ok(())
@@ -141,34 +158,34 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     /// Refuses every add from now on; what was added still flows to the sink. Waiting producers get
     /// their items back. Returns at once; harmless when called again.
     pub fn close(&self) {
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             return; // closed already, and nobody waits
         }
-        self.shared.shard.close();
+        self.shared.close();
     }
 
     /// Whether [`close`](Self::close) was called.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.shared.shard.ring.is_closed()
+        self.shared.is_closed()
     }
 
     /// Where the items are, exactly, at this moment.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             return self.forked_tally();
         }
-        self.shared.ledger.tally(&self.shared.shard)
+        self.shared.tally()
     }
 
     /// Everything that is counted, of one moment. Takes some 10 µs: the histograms are copied.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             return Stats { tally: self.forked_tally(), ..Stats::default() };
         }
-        self.shared.ledger.stats(&self.shared.shard)
+        self.shared.stats()
     }
 
     /// Closes, writes what was added, and waits for it: until every item has met its fate, or
@@ -209,7 +226,7 @@ impl<T, M: Mode<T>> Drop for Batcher<T, M> {
         if self.finished {
             return;
         }
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             drop(self.finish(Duration::ZERO));
             return;
         }
@@ -227,6 +244,10 @@ impl<T, M: Mode<T>> Drop for Batcher<T, M> {
 
 impl<T, M: Mode<T>> fmt::Debug for Batcher<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batcher").field("ring", &self.shared.shard.ring).finish_non_exhaustive()
+        f.debug_struct("Batcher")
+            .field("shards", &self.shared.shards.len())
+            .field("pushed", &self.shared.pushed())
+            .field("closed", &self.shared.is_closed())
+            .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::route::Route;
 use super::waiting::{AddAsync, AddWithAckAsync};
 use crate::ack::{Ack, Promise, promise};
 use crate::clock::Clock;
@@ -54,29 +55,53 @@ pub(super) type Offer<T, M> = Option<<M as crate::mode::Carry<T>>::Entry>;
 ///
 /// Which calls may wait, and what a full queue does, is [`WhenFull`]'s to say; a table of both is
 /// in the guarantees (`docs/guarantees.md`).
+///
+/// Where the engine has several shards, a producer has a home: a shard of the node that its thread
+/// runs on when it is made, or cloned. So make it on the thread that uses it; see
+/// [`Home`](crate::Home) and [`rehome`](Self::rehome).
 pub struct Producer<T: Send + 'static, M: Mode<T> = Plain> {
-    shared: Arc<Shared<T, M>>,
+    pub(super) shared: Arc<Shared<T, M>>,
+    pub(super) route: Route<T, M>,
+    /// The node that was asked for.
+    pub(super) on: Option<usize>,
 }
 
 impl<T: Send + 'static, M: Mode<T>> Clone for Producer<T, M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self::on(Arc::clone(&self.shared), self.on)
     }
 }
 
 impl<T: Send + 'static, M: Mode<T>> fmt::Debug for Producer<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer").field("ring", &self.shard().ring).finish_non_exhaustive()
+        f.debug_struct("Producer").field("home", &self.home()).finish_non_exhaustive()
     }
 }
 
 impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     pub(crate) fn new(shared: Arc<Shared<T, M>>) -> Self {
-        Self { shared }
+        Self::on(shared, None)
     }
 
-    pub(super) fn shard(&self) -> &Shard<T, M> {
-        &self.shared.shard
+    /// For the node of that index; without one for the node of the CPU that it runs on now.
+    pub(super) fn on(shared: Arc<Shared<T, M>>, node: Option<usize>) -> Self {
+        let route = Route::new(&shared, node);
+        Self { shared, route, on: node }
+    }
+
+    #[cfg(feature = "futures")]
+    /// The same producer once more: its items go on in the same order.
+    pub(super) fn same(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), route: self.route.same(), on: self.on }
+    }
+
+    /// For what every shard can say; mostly it is the one that the items go to.
+    #[inline(always)]
+    pub(super) fn any(&self) -> &Shard<T, M> {
+        match &self.route {
+            Route::Home(shard) => shard,
+            Route::Keyed | Route::Following(_) => self.shared.any(),
+        }
     }
 
     /// Adds an item. While the queue is full it waits, a few microseconds awake, then asleep; under
@@ -91,7 +116,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// to let go: the sinks hold all bytes, or a producer has stopped in the middle of an add.
     #[inline]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.shard(), item, None), Patience::Policy)
+        self.add_entry(M::entry(self.any(), item, None), Patience::Policy)
     }
 
     /// Adds an item if there is room now; never waits for another thread.
@@ -101,7 +126,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`AddError::Closed`], [`AddError::TooLarge`], [`AddError::Forked`].
     #[inline]
     pub fn try_add(&self, item: T) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.shard(), item, None), Patience::None)
+        self.add_entry(M::entry(self.any(), item, None), Patience::None)
     }
 
     /// Adds an item; waits at most `timeout` while the queue is full, under every policy. Only then
@@ -112,12 +137,12 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`add`](Self::add).
     #[inline]
     pub fn add_timeout(&self, item: T, timeout: Duration) -> Result<(), AddError<T>> {
-        let entry = M::entry(self.shard(), item, None);
+        let entry = M::entry(self.any(), item, None);
         match self.push(entry) {
             Ok(()) => Ok(()),
             // A timeout beyond what an `Instant` can hold is no timeout.
             Err(refused) => {
-                let until = self.shard().clock.now().checked_add(timeout);
+                let until = self.any().clock.now().checked_add(timeout);
                 self.refused(refused, Patience::Until(until)).map_err(Self::item_back)
             }
         }
@@ -130,7 +155,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// As [`add_timeout`](Self::add_timeout).
     #[inline]
     pub fn add_deadline(&self, item: T, deadline: Instant) -> Result<(), AddError<T>> {
-        self.add_entry(M::entry(self.shard(), item, None), Patience::Until(Some(deadline)))
+        self.add_entry(M::entry(self.any(), item, None), Patience::Until(Some(deadline)))
     }
 
     /// Adds an item as [`add`](Self::add) does, but a task waits instead of a thread, on any
@@ -149,7 +174,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// # Errors
     /// As [`add`](Self::add).
     pub fn add_async(&self, item: T) -> AddAsync<'_, T, M> {
-        AddAsync::new(self, M::entry(self.shard(), item, None))
+        AddAsync::new(self, M::entry(self.any(), item, None))
     }
 
     /// Adds all items, oldest first, as many at a time as there is room for, each such run with one
@@ -202,7 +227,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 RunRefused::Closed => Err(self.closed()),
                 RunRefused::TooLarge { bytes } => Err(self.too_large(bytes)),
                 RunRefused::Full | RunRefused::Busy | RunRefused::Short => {
-                    self.make_room(front, wait)
+                    self.staying(|| self.make_room(front, wait))
                 }
             };
             if let Err(reason) = done {
@@ -220,10 +245,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     /// What the policy does for a run that found no room.
     fn make_room(&self, front: &mut Front<'_, T>, wait: bool) -> Result<(), AddReason> {
-        match self.shard().admission.when_full {
+        let Some(first) = front.items().first() else { return Ok(()) };
+        let shard = self.shard_of(first);
+        let policy = shard.admission.when_full;
+        match policy {
             WhenFull::Block if wait => {
                 self.may_wait()?;
-                let waited = self.wait(None, || match self.push_some(front) {
+                let waited = self.wait(shard, None, || match self.push_some(front) {
                     Err(RunRefused::Full | RunRefused::Busy | RunRefused::Short) => None,
                     done => Some(done),
                 });
@@ -237,8 +265,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             WhenFull::DropNewest | WhenFull::DropOldest => match front.pop() {
                 // One by one: each that goes in costs another its place.
                 Some(item) => {
-                    let policy = self.shard().admission.when_full;
-                    let mut offer = Some(M::entry(self.shard(), item, None));
+                    let mut offer = Some(M::entry(shard, item, None));
                     let added = match self.attempt(&mut offer) {
                         Some(done) => done,
                         None => self.apply(policy, &mut offer, AddReason::Full),
@@ -274,24 +301,25 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     #[inline(always)]
     pub(super) fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
-        let shard = self.shard();
-        let end = M::push(shard, entry)?;
-        shard.wake.published(end);
-        Ok(())
+        match &self.route {
+            Route::Home(shard) => shard.push(entry),
+            Route::Keyed | Route::Following(_) => self.push_routed(entry),
+        }
     }
 
+    /// Pushes some items from the front.
     fn push_some(&self, front: &mut Front<'_, T>) -> Result<(), RunRefused> {
-        if front.is_empty() {
-            return Ok(());
+        let refused = match self.push_run(front) {
+            Err(RunRefused::Full) if self.shared.overflows => match front.items().first() {
+                Some(first) => self.overflow_run(self.shard_of(first), front),
+                None => Ok(()),
+            },
+            done => done,
+        };
+        if refused == Err(RunRefused::Short) {
+            self.press();
         }
-        let shard = self.shard();
-        let end = M::push_run(shard, front).inspect_err(|refused| {
-            if *refused == RunRefused::Short {
-                self.press();
-            }
-        })?;
-        shard.wake.published(end);
-        Ok(())
+        refused
     }
 
     /// What comes after a refusal: the caller's patience, then the policy.
@@ -301,7 +329,21 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         refused: Refused<M::Entry>,
         patience: Patience,
     ) -> Result<(), AddError<M::Entry>> {
-        self.be_patient(refused, patience).inspect_err(|error| self.count_rejected(error.reason()))
+        self.staying(|| self.be_patient(refused, patience))
+            .inspect_err(|error| self.count_rejected(error.reason()))
+    }
+
+    /// Does this, and the producer keeps its home meanwhile.
+    fn staying<R>(&self, work: impl FnOnce() -> R) -> R {
+        struct Staying<'p, T: Send + 'static, M: Mode<T>>(&'p Producer<T, M>);
+        impl<T: Send + 'static, M: Mode<T>> Drop for Staying<'_, T, M> {
+            fn drop(&mut self) {
+                self.0.go();
+            }
+        }
+        self.stay();
+        let _staying = Staying(self);
+        work()
     }
 
     /// Once for each call that gives something back because the queue is full.
@@ -316,11 +358,21 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         refused: Refused<M::Entry>,
         patience: Patience,
     ) -> Result<(), AddError<M::Entry>> {
+        let shard = self.shard_of(M::item(refused.entry()));
+        let is_full = matches!(refused, Refused::Full(_));
         let mut offer = None;
         if let Ok(done) = self.keep(&mut offer, refused) {
             return done;
         }
-        let policy = self.shard().admission.when_full;
+        if is_full {
+            self.shared.call_for_help(shard);
+            if self.shared.overflows
+                && let Some(done) = self.attempt(&mut offer)
+            {
+                return done;
+            }
+        }
+        let policy = shard.admission.when_full;
         let until = match patience {
             Patience::None => None,
             Patience::Policy => (policy == WhenFull::Block).then_some(None),
@@ -330,7 +382,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if let Some(until) = until {
             match self.may_wait() {
                 Ok(()) => {
-                    if let Some(done) = self.wait(until, || self.attempt(&mut offer)) {
+                    if let Some(done) = self.wait(shard, until, || self.attempt(&mut offer)) {
                         return done;
                     }
                     reason = AddReason::Timeout;
@@ -348,7 +400,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         offer: &mut Offer<T, M>,
         reason: AddReason,
     ) -> Result<(), AddError<M::Entry>> {
-        let dropping = Serving::is_dropping(self.shard().engine);
+        let dropping = Serving::is_dropping(self.any().engine);
         let reason = match policy {
             WhenFull::Block | WhenFull::Reject => reason,
             _ if dropping => AddReason::Reentrant,
@@ -357,7 +409,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                     return done;
                 }
                 let Some(entry) = offer.take() else { return Ok(()) };
-                if !self.shard().newest.count() {
+                if !self.shard_of(M::item(&entry)).newest.count() {
                     return Err(AddError::new(self.closed(), entry));
                 }
                 self.let_go(entry, DropReason::Newest);
@@ -377,7 +429,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Lets go of the oldest item until this one is in; `None` if there is none to be had: the next
     /// one is just being published, or others hold the bytes.
     fn evict_for(&self, offer: &mut Offer<T, M>) -> Option<Result<(), AddError<M::Entry>>> {
-        let Shared { shard, ledger, on_dropped, .. } = &*self.shared;
+        let Shared { ledger, on_dropped, .. } = &*self.shared;
+        let shard = offer.as_ref().map_or(self.any(), |entry| self.shard_of(M::item(entry)));
         let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
@@ -391,7 +444,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                     let _dropping = Serving::dropping(shard.engine);
                     let panics = self.shared.tell_dropped(item, tag, DropReason::Oldest);
                     if tell || panics > 0 {
-                        ledger.told(position, panics);
+                        ledger.told(shard.index, position, panics);
                     }
                 }
                 // A flusher was faster, or a producer has stopped between claim and publish.
@@ -419,7 +472,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     }
 
     fn let_go(&self, entry: M::Entry, reason: DropReason) {
-        let _dropping = Serving::dropping(self.shard().engine);
+        let _dropping = Serving::dropping(self.any().engine);
         let (item, mut tag) = M::split(entry);
         tag.bytes = 0; // not charged
         let panics = self.shared.tell_dropped(item, tag, reason);
@@ -438,7 +491,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     fn try_offer(&self, offer: &mut Offer<T, M>) -> Result<Result<(), AddError<M::Entry>>, Lack> {
         let Some(entry) = offer.take() else { return Ok(Ok(())) };
-        match self.push(entry) {
+        let pushed = match self.push(entry) {
+            Err(Refused::Full(entry)) if self.shared.overflows => {
+                self.overflow(self.shard_of(M::item(&entry)), entry)
+            }
+            pushed => pushed,
+        };
+        match pushed {
             Ok(()) => Ok(Ok(())),
             Err(refused) => self.keep(offer, refused),
         }
@@ -470,22 +529,22 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// them: it may be that nothing else ever has them written.
     fn press(&self) {
         if !mutated("no_press") {
-            self.shard().wake.press(&self.shard().ring);
+            self.shared.press();
         }
     }
 
     fn closed(&self) -> AddReason {
-        if self.shard().forked() { AddReason::Forked } else { AddReason::Closed }
+        if self.shared.forked() { AddReason::Forked } else { AddReason::Closed }
     }
 
     fn too_large(&self, bytes: u64) -> AddReason {
-        let budget = self.shard().admission.budget.as_ref();
+        let budget = self.any().admission.budget.as_ref();
         AddReason::TooLarge { bytes, max_queue_bytes: budget.map_or(0, |budget| budget.max()) }
     }
 
     /// Whether this thread may wait for a flusher.
     fn may_wait(&self) -> Result<(), AddReason> {
-        let shard = self.shard();
+        let shard = self.any();
         if Serving::is(shard.engine) {
             Err(AddReason::Reentrant)
         } else if matches!(shard.clock, Clock::Test(_)) {
@@ -498,6 +557,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// Awake for a few microseconds, then asleep in the wait list.
     fn wait<R>(
         &self,
+        shard: &Shard<T, M>,
         deadline: Option<Instant>,
         mut attempt: impl FnMut() -> Option<R>,
     ) -> Option<R> {
@@ -507,8 +567,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 return Some(done);
             }
         }
-        let shard = self.shard();
-        shard.room.wait(deadline, || shard.has_room(), attempt)
+        shard.room.wait(deadline, || self.has_room(shard), attempt)
+    }
+
+    /// Whether another item may find room.
+    pub(super) fn has_room(&self, home: &Shard<T, M>) -> bool {
+        let shards = &self.shared.shards;
+        home.has_room() || self.shared.overflows && shards.iter().any(|shard| shard.has_room())
     }
 }
 
@@ -519,7 +584,7 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add`](Self::add).
     pub fn add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.shard(), item, Some(promise));
+        let entry = Tracked::entry(self.any(), item, Some(promise));
         self.add_entry(entry, Patience::Policy).map(|()| ack)
     }
 
@@ -529,7 +594,7 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`try_add`](Self::try_add).
     pub fn try_add_with_ack(&self, item: T) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.shard(), item, Some(promise));
+        let entry = Tracked::entry(self.any(), item, Some(promise));
         self.add_entry(entry, Patience::None).map(|()| ack)
     }
 
@@ -539,8 +604,8 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add_timeout`](Self::add_timeout).
     pub fn add_with_ack_timeout(&self, item: T, timeout: Duration) -> Result<Ack<T>, AddError<T>> {
         let (promise, ack) = self.promise();
-        let until = self.shard().clock.now().checked_add(timeout);
-        let entry = Tracked::entry(self.shard(), item, Some(promise));
+        let until = self.any().clock.now().checked_add(timeout);
+        let entry = Tracked::entry(self.any(), item, Some(promise));
         self.add_entry(entry, Patience::Until(until)).map(|()| ack)
     }
 
@@ -550,12 +615,12 @@ impl<T: Send + 'static> Producer<T, Tracked> {
     /// As [`add_async`](Self::add_async).
     pub fn add_with_ack_async(&self, item: T) -> AddWithAckAsync<'_, T> {
         let (promise, ack) = self.promise();
-        let entry = Tracked::entry(self.shard(), item, Some(promise));
+        let entry = Tracked::entry(self.any(), item, Some(promise));
         AddWithAckAsync::new(AddAsync::new(self, entry), ack)
     }
 
     fn promise(&self) -> (Promise<T>, Ack<T>) {
-        let shard = self.shard();
+        let shard = self.any();
         promise(shard.engine, shard.generation, &shard.clock)
     }
 }

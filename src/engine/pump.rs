@@ -82,10 +82,10 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Writes the next batch that is ready or due, if there is one.
     pub fn step(&mut self) -> PumpStep {
-        let Shared { shard, .. } = &*self.shared;
+        let shard = self.shared.any();
         let _serving = Serving::engine(shard.engine);
         loop {
-            match self.shared.look(&mut lock(&shard.lease), &mut self.buffer, true) {
+            match self.shared.look(shard, &mut lock(&shard.lease), &mut self.buffer, true) {
                 Look::Progress => {}
                 Look::Wait { .. } | Look::Held { .. } | Look::Stalled => {
                     shard.nudge();
@@ -118,7 +118,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
     /// set.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
-        let Shared { shard, ledger, .. } = &*self.shared;
+        let (shard, ledger) = (self.shared.any(), &self.shared.ledger);
         let former = &mut lock(&shard.lease).former;
         let held = former.has_items() || former.drained() > former.first();
         let pending = held || shard.ring.pushed() > shard.ring.popped();
@@ -147,7 +147,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Writes everything that was added before this call.
     pub fn flush(&mut self) -> Tally {
-        let shard = &self.shared.shard;
+        let shard = self.shared.any();
         shard.wake.demand(&shard.ring, shard.ring.rendezvous().position);
         self.run();
         self.tally()
@@ -155,26 +155,26 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Refuses every add from now on.
     pub fn close(&self) {
-        self.shared.shard.close();
+        self.shared.close();
     }
 
     /// Where the items are.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        self.shared.ledger.tally(&self.shared.shard)
+        self.shared.tally()
     }
 
     /// Everything that is counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.ledger.stats(&self.shared.shard)
+        self.shared.stats()
     }
 
     /// Closes, writes everything that was added, and closes the sink.
     pub fn shutdown(mut self) -> Shutdown<T> {
         self.close();
         self.run();
-        let Shared { shard, ledger, .. } = &*self.shared;
+        let (shard, ledger) = (self.shared.any(), &self.shared.ledger);
         let seat = ledger.seat(FLUSHER);
         ledger.closing(seat);
         let serving = Serving::engine(shard.engine);
@@ -194,7 +194,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 impl<T, S, M: Mode<T>> Drop for Pump<T, S, M> {
     /// Nobody will write what is left: whoever waits for it, or for room, is told.
     fn drop(&mut self) {
-        let shard = &self.shared.shard;
+        let shard = self.shared.any();
         shard.close();
         let mut rest = Vec::new();
         for mut work in self.shared.ledger.take_waiting() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Batcher;
 use crate::batch::BatchId;
-use crate::flush::{Activity, DeadLetters, FailedItem, Seat, Shared, Writing};
+use crate::flush::{Activity, DeadLetters, FailedItem, Seat, Shard, Shared, Writing};
 use crate::mode::Mode;
 use crate::sink::{Flusher, WriteError};
 use crate::sync::{sleep, try_lock};
@@ -94,9 +94,9 @@ impl<T> Shutdown<T> {
         unflushed: Vec<T>,
         left_behind: Vec<LeftBehind>,
     ) -> Self {
-        let Shared { shard, ledger, .. } = shared;
+        let ledger = &shared.ledger;
         let (failed, failed_discarded) = ledger.take_failed();
-        let stats = ledger.stats(shard);
+        let stats = shared.stats();
         Self {
             tally: stats.tally,
             stats,
@@ -141,28 +141,28 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     /// Called for the flusher `here`, if it was one of this engine's that asked for it.
     pub(super) fn finish_from(&mut self, deadline: Duration, here: Option<Seat>) -> Shutdown<T> {
         self.finished = true;
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             return self.forked();
         }
         let shared = Arc::clone(&self.shared);
-        let Shared { shard, ledger, .. } = &*shared;
-        let until = shard.clock.now().checked_add(deadline);
+        let (ledger, clock) = (&shared.ledger, &shared.any().clock);
+        let until = clock.now().checked_add(deadline);
         ledger.deadline.set(until);
-        shard.close();
+        shared.close();
         let in_time = ledger.wait_ended(until, here);
         ledger.unwatch();
         // A flusher cannot wait for itself.
         if !in_time || here.is_some() {
             ledger.stop();
-            shard.stop();
-            shard.give_up();
+            shared.stop();
+            shared.give_up();
             if here.is_some() {
                 self.leave_behind(here);
             }
         }
         // A write that is just about to end should not count as unknown, and flushers without one
         // hand back what they hold.
-        let give_up = shard.clock.now() + STOP_GRACE;
+        let give_up = clock.now() + STOP_GRACE;
         ledger.wait_ended(Some(give_up), None);
         self.leave_behind(None);
         let left = ledger.left();
@@ -190,12 +190,12 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     /// not there.
     fn forked(&mut self) -> Shutdown<T> {
         mem::forget((self.threads.clone(), self.watchdog.take())); // of the parent
-        Shutdown::in_child(self.flushers, self.shared.shard.ring.pushed())
+        Shutdown::in_child(self.flushers, self.shared.pushed())
     }
 
     /// In a child process: what was added is in flight, in the parent.
     pub(super) fn forked_tally(&self) -> Tally {
-        in_parent(self.shared.shard.ring.pushed())
+        in_parent(self.shared.pushed())
     }
 
     /// Where this thread sits, if it is a flusher of this engine.
@@ -206,7 +206,7 @@ impl<T, M: Mode<T>> Batcher<T, M> {
     /// Joins the threads that have ended; the others are left to themselves: those left behind, and
     /// any that is held up by the destructor of a thread-local, or by a waker.
     fn join(&mut self, give_up: Instant) {
-        let now = || self.shared.shard.clock.now();
+        let now = || self.shared.any().clock.now();
         let ended = |seat| self.shared.ledger.has_ended(seat);
         let flushers = self.threads.take().into_iter().filter(|(seat, _)| ended(*seat));
         let flushers = flushers.map(|(_, thread)| thread);
@@ -220,26 +220,32 @@ impl<T, M: Mode<T>> Batcher<T, M> {
         }
     }
 
-    /// What was not written: batches handed back, the forming batch, the ring.
+    /// What was not written: batches handed back, and what is in no batch.
     fn take_unflushed(&self, give_up: Instant) -> Vec<T> {
-        let Shared { shard, ledger, .. } = &*self.shared;
         let mut items = Vec::new();
-        loop {
-            // Not all is out while a producer is between claiming its slot and publishing.
-            let lease = try_lock(&shard.lease);
-            if lease.is_some_and(|mut lease| shard.take_rest(&mut lease, &mut items)) {
-                break;
-            }
-            if shard.clock.now() >= give_up {
-                shard.take_queued(&mut items); // a flusher hangs in the weight function
-                break;
-            }
-            sleep(Duration::from_millis(1));
+        for shard in &self.shared.shards {
+            take_rest(shard, &mut items, give_up);
         }
         // Batches are older than what was not in one yet.
-        let mut unflushed = ledger.take_handed_back();
+        let mut unflushed = self.shared.ledger.take_handed_back();
         unflushed.append(&mut items);
         unflushed
+    }
+}
+
+/// What is in no batch: the forming one, and the ring.
+fn take_rest<T, M: Mode<T>>(shard: &Shard<T, M>, items: &mut Vec<T>, give_up: Instant) {
+    loop {
+        // Not all is out while a producer is between claiming its slot and publishing.
+        let lease = try_lock(&shard.lease);
+        if lease.is_some_and(|mut lease| shard.take_rest(&mut lease, items)) {
+            return;
+        }
+        if shard.clock.now() >= give_up {
+            shard.take_queued(items); // a flusher hangs in the weight function
+            return;
+        }
+        sleep(Duration::from_millis(1));
     }
 }
 

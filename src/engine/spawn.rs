@@ -10,16 +10,17 @@ use super::threads::Start;
 use super::{Batcher, Builder, Pump};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, FLUSHERS_MAX, Home, Overflow};
 use crate::error::SpawnError;
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 use crate::flush::AsyncFlusherThread;
 use crate::flush::{
-    Admission, Bounds, DeadLetters, Expiry, FlusherThread, Gate, Lease, Ledger, Opened, Policy,
-    Retries, Seat, Shard, Shared,
+    Admission, Bounds, Common, DeadLetters, Expiry, FlusherThread, Gate, Lease, Ledger, Opened,
+    Policy, Retries, Seat, Shard, Shared,
 };
 use crate::mode::Mode;
+use crate::placement::{Machine, Pin, Placed, Placement, Shards, Topology, bind_thread};
 use crate::ring::{CloseInChild, Ring, enlist};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
@@ -130,13 +131,13 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         self,
         thread: impl Fn(&Arc<Shared<T, M>>, Seat, Sender<Opened>) -> io::Result<JoinHandle<()>>,
     ) -> Result<Batcher<T, M>, SpawnError> {
-        let flushers = self.config.flushers;
-        let shared = Arc::new(self.shared(Clock::default())?);
+        let shared = Arc::new(self.shared(Clock::default(), Machine::detect)?);
         let weak: Weak<dyn CloseInChild> = Arc::downgrade(&shared) as _;
         enlist(weak);
+        let flushers = shared.shards.len() * shared.flushers_each;
         let mut batcher = Batcher::new(Arc::clone(&shared), flushers);
         // Until every sink is open and has told its limits, nobody collects.
-        let mut lease = lock(&shared.shard.lease);
+        let mut leases: Vec<_> = shared.shards.iter().map(|shard| lock(&shard.lease)).collect();
         let (sender, opened) = channel();
         let mut failure = None;
         for index in 0..flushers {
@@ -150,15 +151,16 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             }
         }
         drop(sender);
-        let failure = failure.or(limit(&mut lease, &opened).err());
+        let failure = failure.or(limit(&mut leases, &opened).err());
         if failure.is_some() {
-            shared.shard.stop();
+            shared.stop();
         }
-        drop(lease);
-        shared.shard.lease_is_free();
+        drop(leases);
+        shared.shards.iter().for_each(|shard| shard.lease_is_free());
         match failure {
             None => {
                 batcher.finished = false;
+                warn_of_refused(&shared.placed.report());
                 Ok(batcher)
             }
             Some(error) => {
@@ -178,59 +180,121 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
     /// [`Pump`].
     ///
     /// # Errors
-    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers` and `concurrency` are read as 1.
+    /// [`ConfigError`] as for [`spawn`](Self::spawn). `flushers`, `shards` and `concurrency` are read
+    /// as 1, and nothing is placed.
     pub fn pump<S: Sink<T>>(
         mut self,
         sink: S,
         clock: TestClock,
     ) -> Result<Pump<T, S, M>, ConfigError> {
         (self.config.flushers, self.config.concurrency) = (1, 1);
-        let shared = self.shared(Clock::Test(clock.clone()))?;
+        (self.config.shards, self.config.pin) = (Shards::Total(1), Pin::None);
+        let unknown = || Machine::of("none", Topology::default());
+        let shared = self.shared(Clock::Test(clock.clone()), unknown)?;
         let limits = sink.limits();
-        lock(&shared.shard.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
+        let shard = shared.any();
+        lock(&shard.lease).former.limit(limits.max_batch_size, limits.max_batch_bytes);
         Ok(Pump::new(shared, sink, clock))
     }
 
-    fn shared(self, clock: Clock) -> Result<Shared<T, M>, ConfigError> {
+    fn shared(
+        self,
+        clock: Clock,
+        machine: impl FnOnce() -> Machine,
+    ) -> Result<Shared<T, M>, ConfigError> {
         /// Numbers the engines of this process.
         static ENGINES: Counter = Counter::new(1);
-        let Self { config, weight, added, on_failed, on_dropped, key, dead, mode: _ } = self;
+        let Self { config, weight, added, on_failed, on_dropped, key, dead, topology, mode: _ } =
+            self;
         let dead = dead.map(DeadLetters::new);
         config.check(weight.is_some(), key.is_some())?;
-        let ring = Ring::new(config.queue_depth)
-            .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
+        let machine = match topology {
+            Some(topology) => Machine::of("caller", topology),
+            None => machine(),
+        };
+        let placed = Placed::new(machine, &config.placement());
+        let (shards, flushers) = (placed.plan().rings().len(), placed.plan().flushers().len());
+        if shards * config.flushers > FLUSHERS_MAX {
+            return Err(ConfigError::Flushers { got: shards * config.flushers });
+        }
         let triggers = Triggers {
             max_batch_size: config.max_batch_size.unwrap_or(config.queue_depth),
             max_batch_bytes: config.max_batch_bytes,
             max_batch_delay: config.max_batch_delay,
             flush_when: config.flush_when,
         };
-        let former = Former::new(triggers, weight.clone(), clock.now());
         let expiry = config.max_age.map(|max_age| Expiry { max_age, added });
         let admission = Admission {
             when_full: config.when_full,
             budget: config.max_queue_bytes.map(Budget::new),
-            weight,
+            weight: weight.clone(),
             stamped: expiry.as_ref().is_some_and(|expiry| expiry.added.is_none()),
+            rooms: Vec::new(),
         };
-        let shard = Shard::new(ENGINES.count(), ring, former, admission, clock.clone());
+        let overflows = config.overflow == Overflow::Nearest && shards > 1;
+        let common = Common::new(ENGINES.count(), admission, clock.clone(), shards, overflows);
         let ledger = Ledger::new(
-            config.flushers,
+            flushers,
             config.queue_depth,
             config.failed_kept,
-            retries(&config),
+            retries(&config, shards),
             Gate::new(&config.permits, config.retry.as_ref(), clock.now()),
-            clock,
+            clock.clone(),
         )
-        .with_writes(config.concurrency);
+        .with_writes(config.concurrency)
+        .with_shards(shards);
         let mut policy = Policy::new(config.seed);
         policy.retry = config.retry;
         policy.bisect = config.bisect;
         policy.on_failure = config.on_failure;
         policy.key = key;
-        policy.weight = shard.admission.weight.clone();
-        let write_timeout = config.write_timeout;
-        Ok(Shared { shard, ledger, on_failed, on_dropped, expiry, policy, dead, write_timeout })
+        policy.weight = weight.clone();
+        let make = &|index| {
+            let former = Former::new(triggers.clone(), weight.clone(), clock.now());
+            let ring = Ring::new(config.queue_depth)
+                .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
+            Ok(Arc::new(Shard::new(index, &common, ring, former.of_shard(index, shards))))
+        };
+        let shards = (0..shards).map(|index| near_memory(&placed, index, || make(index)));
+        Ok(Shared {
+            shards: shards.collect::<Result<_, _>>()?,
+            flushers_each: config.flushers,
+            follows: config.home == Home::FollowCpu,
+            overflows,
+            steals: config.steal,
+            placed,
+            ledger,
+            on_failed,
+            on_dropped,
+            expiry,
+            policy,
+            dead,
+            write_timeout: config.write_timeout,
+        })
+    }
+}
+
+/// Does this on a thread that runs on the node where the memory of a ring is to lie, so that what it
+/// touches first lies there.
+fn near_memory<R: Send>(placed: &Placed, ring: usize, work: impl FnOnce() -> R + Send) -> R {
+    let Some(cpus) = placed.cpus_near(ring) else { return work() };
+    thread::scope(|scope| {
+        let pinned = move || {
+            let _ = bind_thread(cpus); // refused: the flushers' pins say so
+            work()
+        };
+        match scope.spawn(pinned).join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Says once what the system has refused.
+fn warn_of_refused(placement: &Placement) {
+    let refused = placement.refused().count();
+    if let Some(first) = placement.refused().next() {
+        tracing::warn!(refused, first, "not everything is where it was planned; see placement()");
     }
 }
 
@@ -241,12 +305,12 @@ fn name_of(seat: Seat) -> String {
 
 /// Where works wait: as many items as the queue has and as may be in flight at once, unless told
 /// otherwise.
-fn retries<T, M: Mode<T>>(config: &Config) -> Retries<T, M> {
+fn retries<T, M: Mode<T>>(config: &Config, shards: usize) -> Retries<T, M> {
     let retry = config.retry.unwrap_or_default();
     let batch = config.max_batch_size.unwrap_or(config.queue_depth) as u64;
     let writes = config.flushers.saturating_mul(config.concurrency) as u64;
     let in_flight = batch.saturating_mul(writes);
-    let most = (config.queue_depth as u64).saturating_add(in_flight);
+    let most = (config.queue_depth as u64).saturating_add(in_flight).saturating_mul(shards as u64);
     let items = retry.max_items.map_or(most, |items| items as u64);
     let bounds = Bounds { items, bytes: retry.max_bytes, batch };
     Retries::new(config.on_failure, bounds, retry.give_up_after)
@@ -254,14 +318,16 @@ fn retries<T, M: Mode<T>>(config: &Config) -> Retries<T, M> {
 
 /// Waits until each sink is open and narrows the triggers to what they all take.
 fn limit<T, M: Mode<T>>(
-    lease: &mut MutexGuard<'_, Lease<T, M>>,
+    leases: &mut [MutexGuard<'_, Lease<T, M>>],
     opened: &Receiver<Opened>,
 ) -> Result<(), SpawnError> {
     let mut failure = Ok(());
     for Opened { flusher, limits } in opened {
         match limits {
             Ok(SinkLimits { max_batch_size, max_batch_bytes }) => {
-                lease.former.limit(max_batch_size, max_batch_bytes);
+                for lease in &mut *leases {
+                    lease.former.limit(max_batch_size, max_batch_bytes);
+                }
             }
             Err(source) => failure = failure.and(Err(SpawnError::Open { flusher, source })),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers};
-use crate::flush::{Admission, Shard};
+use crate::flush::{Admission, Common, Shard};
 use crate::ring::Ring;
 use crate::sink::from_fn;
 #[cfg(feature = "tokio")]
@@ -43,7 +43,7 @@ fn a_pump_writes_what_is_overdue_before_a_stopped_producer() {
         Batcher::builder().queue_depth(8).max_batch_size(8).pump(sink, TestClock::new()).unwrap();
     let shared = Arc::clone(&pump.shared);
     (0..2).for_each(|item| pump.producer().add(item).unwrap());
-    let go_on = shared.shard.ring.stopped_push();
+    let go_on = shared.any().ring.stopped_push();
     pump.producer().add(3).unwrap();
     pump.advance(Duration::from_millis(200));
     assert_eq!(*log.lock().unwrap(), [0, 1]);
@@ -60,7 +60,7 @@ fn a_flush_waits_for_a_stopped_producer_before_the_position() {
     let batcher = engine(&log);
     let shared = Arc::clone(&batcher.shared);
     (0..2).for_each(|item| batcher.producer().add(item).unwrap());
-    let go_on = shared.shard.ring.stopped_push();
+    let go_on = shared.any().ring.stopped_push();
     batcher.producer().add(3).unwrap();
     let Err(FlushError::Timeout(tally)) = batcher.flush(Duration::from_millis(5)) else {
         panic!("the ring looked empty, and it is not");
@@ -77,7 +77,7 @@ fn shutdown_waits_for_a_stopped_producer_and_at_its_deadline_says_what_is_missin
     let log = Log::default();
     let batcher = engine(&log);
     let shared = Arc::clone(&batcher.shared);
-    let go_on = shared.shard.ring.stopped_push();
+    let go_on = shared.any().ring.stopped_push();
     (1..3).for_each(|item| batcher.producer().add(item).unwrap());
     let report = batcher.shutdown(Duration::ZERO);
     assert!(report.tally.balances());
@@ -90,8 +90,10 @@ fn shutdown_waits_for_a_stopped_producer_and_at_its_deadline_says_what_is_missin
 #[test]
 fn the_rest_is_not_complete_while_an_item_is_just_being_published() {
     let clock = Clock::default();
+    let common = Common::new(1, Admission::default(), clock.clone(), 1, false);
     let shard: Shard<u64> = Shard::new(
-        1,
+        0,
+        &common,
         Ring::new(8).unwrap(),
         Former::new(
             Triggers {
@@ -103,8 +105,6 @@ fn the_rest_is_not_complete_while_an_item_is_just_being_published() {
             None,
             clock.now(),
         ),
-        Admission::default(),
-        clock,
     );
     shard.ring.try_push(0).unwrap();
     let go_on = shard.ring.stopped_push();
@@ -128,5 +128,5 @@ fn a_flusher_that_has_ended_is_not_at_the_bell() {
     let shared = Arc::clone(&batcher.shared);
     batcher.producer().add(1).unwrap();
     assert!(batcher.shutdown(LONG).is_clean());
-    assert!(!shared.shard.bell.forget(0));
+    assert!(!shared.any().bell.forget(0));
 }

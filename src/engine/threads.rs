@@ -78,7 +78,8 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
 
 impl<T, M: Mode<T>> Watchdog<T, M> {
     fn run(self) {
-        let Shared { shard, ledger, .. } = &*self.shared;
+        let (shared, ledger) = (&*self.shared, &self.shared.ledger);
+        let shard = shared.any();
         let _serving = Serving::engine(shard.engine); // wakers of acks are the caller's
         let mut waiting = Vec::new(); // seats for which the system had no thread yet
         loop {
@@ -88,8 +89,8 @@ impl<T, M: Mode<T>> Watchdog<T, M> {
                 break;
             };
             if hung.iter().any(|hung| hung.seat.is_none()) {
-                shard.close(); // order forbids to go on
-                shard.stop();
+                shared.close(); // order forbids to go on
+                shared.stop();
             }
             if let Some(start) = start {
                 let seats = hung.iter().filter_map(|hung| hung.seat);
@@ -99,7 +100,7 @@ impl<T, M: Mode<T>> Watchdog<T, M> {
             if hung.is_empty() {
                 continue;
             }
-            shard.wake.alarm(&shard.ring); // permits are free again
+            shared.alarm(); // permits are free again
             // Only now the caller's code, which may take its time.
             hung.iter().for_each(|hung| hung.tell(self.limit));
             ledger.tell_changed();

@@ -32,11 +32,13 @@ pub struct AddWithAckAsync<'p, T: Send + 'static> {
 pub(super) struct Adding<T: Send + 'static, M: Mode<T>> {
     pub(super) offer: Offer<T, M>,
     waiter: Option<Waiter>,
+    /// The shard whose room it waits for.
+    at: Option<usize>,
 }
 
 impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
     pub(super) fn new(offer: Offer<T, M>) -> Self {
-        Self { offer, waiter: None }
+        Self { offer, waiter: None, at: None }
     }
 
     /// Ready at once when there is nothing to add.
@@ -46,6 +48,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<T>>> {
         self.poll_entry(producer, cx).map(|done| {
+            self.cancel(producer); // it has left the line already
             done.map_err(Producer::<T, M>::item_back)
                 .inspect_err(|error| producer.count_rejected(error.reason()))
         })
@@ -56,8 +59,8 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
         producer: &Producer<T, M>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), AddError<M::Entry>>> {
-        let Self { offer, waiter } = self;
-        if waiter.is_some() && producer.shard().forked() {
+        let Self { offer, waiter, at } = self;
+        if waiter.is_some() && producer.shared.forked() {
             *waiter = None; // its place is in the parent's line, behind a lock of the parent's
         }
         if waiter.is_none() {
@@ -68,27 +71,41 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
                 return Poll::Ready(done);
             }
         }
-        let shard = producer.shard();
+        let index = *at.get_or_insert_with(|| {
+            producer.stay();
+            let entry = offer.as_ref().map(|entry| producer.shard_of(M::item(entry)));
+            entry.unwrap_or_else(|| producer.any()).index
+        });
+        let shard = &*producer.shared.shards[index];
         let policy = shard.admission.when_full;
         if policy != WhenFull::Block || Serving::is(shard.engine) {
             let reason =
                 if policy == WhenFull::Block { AddReason::Reentrant } else { AddReason::Full };
-            self.cancel(producer);
+            self.leave_line(producer);
             // Woken and polled on the flusher's own thread, it may find its room.
             let done = producer.attempt(&mut self.offer);
             let done = done.unwrap_or_else(|| producer.apply(policy, &mut self.offer, reason));
             return Poll::Ready(done);
         }
+        producer.shared.call_for_help(shard);
         let attempt = || producer.attempt(offer);
-        shard.room.poll(waiter, cx, || shard.has_room(), attempt)
+        shard.room.poll(waiter, cx, || producer.has_room(shard), attempt)
+    }
+
+    /// Waits no longer.
+    pub(super) fn cancel(&mut self, producer: &Producer<T, M>) {
+        self.leave_line(producer);
+        if self.at.take().is_some() {
+            producer.go();
+        }
     }
 
     /// Leaves the line, if it stands in it.
-    pub(super) fn cancel(&mut self, producer: &Producer<T, M>) {
-        if let Some(waiter) = self.waiter.take()
-            && !producer.shard().forked()
+    fn leave_line(&mut self, producer: &Producer<T, M>) {
+        if let (Some(waiter), Some(at)) = (self.waiter.take(), self.at)
+            && !producer.shared.forked()
         {
-            producer.shard().room.cancel(waiter);
+            producer.shared.shards[at].room.cancel(waiter);
         }
     }
 }

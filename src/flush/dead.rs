@@ -59,6 +59,7 @@ impl<T> DeadLetters<T> {
             let items: Vec<_> = letters.by_ref().take(self.most).collect();
             let batch = Batch {
                 id: BatchId::new(state.last_id),
+                shard: 0,
                 reason: like.reason,
                 bytes: 0,
                 items,

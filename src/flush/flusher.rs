@@ -46,14 +46,14 @@ impl<T, M: Mode<T>> Ending<'_, T, M> {
 
 impl<T, M: Mode<T>> Drop for Ending<'_, T, M> {
     fn drop(&mut self) {
-        let shard = &self.shared.shard;
+        let shared = self.shared;
         if std::thread::panicking() {
-            shard.close(); // a defect of ours: producers must not wait for nobody
+            shared.close(); // a defect of ours: producers must not wait for nobody
         }
         let errors = std::mem::take(&mut self.close_errors);
-        self.shared.ledger.ended(self.seat, errors);
+        shared.ledger.ended(self.seat, errors);
         if std::thread::panicking() {
-            shard.wake.alarm(&shard.ring); // the permit of its write is free
+            shared.alarm(); // the permit of its write is free
         }
     }
 }
@@ -70,14 +70,15 @@ where
         let Self { shared, factory, seat, opened } = self;
         let shared = &*shared;
         let mut ending = Ending { shared, seat, close_errors: Vec::new() };
-        let _serving = Serving::engine(shared.shard.engine);
+        let _serving = Serving::engine(shared.any().engine);
+        shared.placed.pin(seat.flusher().index); // first: what it allocates is to lie near
         let open = || open(&*factory, seat.flusher());
         let sink = first(&open, seat.flusher(), opened);
         let serves = sink.is_ok();
         let mut writer = Writer::new(seat, sink.unwrap_or_default());
         if serves {
             serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
-            if shared.shard.forked() {
+            if shared.forked() {
                 std::mem::forget(ending); // every lock may be held by a thread of the parent
                 return;
             }
@@ -113,10 +114,12 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
     reopen: &dyn Fn() -> Result<S, BoxError>,
 ) {
     let mut buffer = Buffer::default();
+    let shard = shared.served_by(writer.flusher());
     writer.open(shared, reopen);
     loop {
-        let next = shared.next(&mut lock(&shared.shard.lease), &mut buffer);
+        let next = shared.next(shard, &mut lock(&shard.lease), &mut buffer);
         let Some((work, permit)) = next else { return };
+        shared.leave_to_others(shard);
         match writer.flush(shared, work, permit, reopen) {
             Some(empty) => buffer = empty,
             None => return,

@@ -22,6 +22,8 @@ mod policy;
 mod report;
 mod retries;
 mod shard;
+mod shards;
+mod steal;
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 mod tasks;
@@ -46,7 +48,7 @@ pub use next::Look;
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
 pub use retries::{Bounds, Retries};
-pub use shard::{Admission, Lease, Shard};
+pub use shard::{Admission, Common, Lease, Shard};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 pub use tasks::AsyncFlusherThread;
@@ -59,9 +61,10 @@ use crate::batch::BatchId;
 use crate::config::DropReason;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Plain, Tag};
+use crate::placement::Placed;
 use crate::ring::CloseInChild;
 use crate::sink::{Applied, Flusher, WriteError};
-use crate::sync::{mutated, thread_local};
+use crate::sync::thread_local;
 
 /// Takes failed items.
 pub type OnFailed<T> = Arc<dyn Fn(FailedItem<T>) + Send + Sync>;
@@ -114,7 +117,18 @@ pub type Added<T> = Arc<dyn Fn(&T) -> Instant + Send + Sync>;
 
 /// What the flushers of an engine share.
 pub struct Shared<T, M: Mode<T> = Plain> {
-    pub shard: Shard<T, M>,
+    /// At least one.
+    pub shards: Vec<Arc<Shard<T, M>>>,
+    /// Flushers of each shard; they are numbered shard by shard.
+    pub flushers_each: usize,
+    /// Where they are, and who is near whom.
+    pub placed: Placed,
+    /// Producers follow their threads from node to node.
+    pub follows: bool,
+    /// An item for which its home has no room may go to another shard.
+    pub overflows: bool,
+    /// A flusher with nothing to do may take batches of other shards.
+    pub steals: bool,
     pub ledger: Ledger<T, M>,
     pub on_failed: Option<OnFailed<T>>,
     pub on_dropped: Option<OnDropped<T>>,
@@ -127,7 +141,9 @@ pub struct Shared<T, M: Mode<T> = Plain> {
 
 impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
     fn close_in_child(&self) {
-        self.shard.ring.close();
+        self.shards.iter().for_each(|shard| {
+            shard.ring.close();
+        });
     }
 }
 
@@ -135,7 +151,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// Tells whoever is to know of an item that was let go; returns how many of the caller's
     /// functions panicked. The item is the callback's, or else the ack's, or else it is dropped.
     pub fn tell_dropped(&self, item: T, tag: Tag<T>, reason: DropReason) -> u64 {
-        self.shard.release(tag.bytes);
+        self.any().release(tag.bytes);
         let error = AckError::new(match reason {
             DropReason::Newest => AckReason::Newest,
             DropReason::Oldest => AckReason::Evicted,
@@ -164,13 +180,13 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// For a call of a sink that begins now.
     pub fn asking(&self, flusher: Flusher) -> Asking<'_> {
-        self.asking_at(flusher, self.shard.clock.now())
+        self.asking_at(flusher, self.any().clock.now())
     }
 
     /// For one that began at that time.
     pub fn asking_at(&self, flusher: Flusher, began: Instant) -> Asking<'_> {
         let deadline = began.checked_add(self.write_timeout);
-        Asking { flusher, clock: &self.shard.clock, deadline, shutdown: &self.ledger.deadline }
+        Asking { flusher, clock: &self.any().clock, deadline, shutdown: &self.ledger.deadline }
     }
 
     /// Tells who waits for the items of a write that was left behind.
@@ -178,7 +194,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         let Left { batch, mut tags, spoiled } = left;
         let tags: Vec<_> = M::take_tags(&mut tags).chain(spoiled).collect();
         // First: a waker may take its time.
-        self.shard.release(tags.iter().map(|tag| tag.bytes).sum());
+        self.any().release(tags.iter().map(|tag| tag.bytes).sum());
         for promise in tags.into_iter().filter_map(|tag| tag.promise) {
             let error = AckError::new(AckReason::Unknown);
             promise.fail(AckError { batch: Some(batch), ..error });
@@ -192,7 +208,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
             let tags = M::take_tags(&mut work.tags);
             match &work.past.failure {
                 Some(failure) if work.past.unknown => {
-                    tags.for_each(|tag| self.shard.let_go(tag, AckReason::Unknown));
+                    tags.for_each(|tag| self.any().let_go(tag, AckReason::Unknown));
                     let (error, batch) = (&failure.error, work.batch.id);
                     let error = match error.what_applied() {
                         Applied::Unknown => Arc::clone(error),
@@ -203,7 +219,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
                     drop_each(&mut left);
                 }
                 _ => {
-                    tags.for_each(|tag| self.shard.let_go(tag, AckReason::HandedBack));
+                    tags.for_each(|tag| self.any().let_go(tag, AckReason::HandedBack));
                     self.ledger.hand_back(work.place(), items);
                 }
             }
@@ -213,24 +229,8 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// The flush barrier: waits until every item added before this call has met its fate.
     pub fn flush(&self, timeout: Duration) -> Resolution {
-        let position = self.demand_all();
-        self.ledger.wait_resolved(position, timeout)
-    }
-
-    /// Asks for everything that was added before this call, and says up to which position that is.
-    pub fn demand_all(&self) -> u64 {
-        let shard = &self.shard;
-        // An add that has returned is before the tail that this reads, in the one order of
-        // read-modify-writes.
-        let position = if mutated("flush_to_head") {
-            shard.ring.popped()
-        } else {
-            shard.ring.rendezvous().position
-        };
-        if !mutated("flush_no_demand") {
-            shard.wake.demand(&shard.ring, position);
-        }
-        position
+        let positions = self.demand_all();
+        self.ledger.wait_resolved(&positions, timeout)
     }
 }
 

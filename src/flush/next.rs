@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::Shared;
 use super::gate::Permit;
 use super::ledger::Agenda;
-use super::shard::{Lease, STALL_SLEEP, Turn, earlier};
+use super::shard::{Lease, STALL_SLEEP, Shard, Turn, earlier};
+use super::steal::Stolen;
 use super::work::Work;
 use crate::collect::Buffer;
 use crate::mode::Mode;
@@ -42,23 +43,28 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// the next batch's items and is taken with the batch.
     pub fn next(
         &self,
+        shard: &Shard<T, M>,
         lease: &mut Lease<T, M>,
         buffer: &mut Buffer<T, M>,
     ) -> Option<(Work<T, M>, Permit)> {
         let mut backoff = Backoff::default();
         loop {
-            match self.look(lease, buffer, false) {
+            match self.look(shard, lease, buffer, false) {
                 Look::Work(work, permit) => return Some((work, permit)),
                 Look::Done => return None,
                 Look::Progress => backoff = Backoff::default(),
                 Look::Wait { position, until, alarm, alarms } => {
-                    self.shard.wait(lease, position, until, alarm, alarms);
+                    let alarm = match self.steal(shard, lease, buffer) {
+                        Stolen::Work(work, permit) => return Some((work, permit)),
+                        Stolen::Nothing { again } => earlier(alarm, again),
+                    };
+                    shard.wait(lease, position, until, alarm, alarms);
                 }
-                Look::Held { until, alarms } => self.shard.wait_held(until, alarms),
+                Look::Held { until, alarms } => shard.wait_held(until, alarms),
                 Look::Stalled if backoff.wait() => {}
                 Look::Stalled => {
                     // What is overdue does not wait for the items behind a stopped producer.
-                    if let Look::Work(work, permit) = self.look(lease, buffer, true) {
+                    if let Look::Work(work, permit) = self.look(shard, lease, buffer, true) {
                         return Some((work, permit));
                     }
                     sleep(STALL_SLEEP);
@@ -70,11 +76,12 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// One look at everything; never waits.
     pub fn look(
         &self,
+        shard: &Shard<T, M>,
         lease: &mut Lease<T, M>,
         buffer: &mut Buffer<T, M>,
         partial: bool,
     ) -> Look<T, M> {
-        let Self { shard, ledger, .. } = self;
+        let ledger = &self.ledger;
         let alarms = shard.wake.alarms(); // first, so that none is missed
         if shard.wake.stopped() {
             return Look::Done;

@@ -36,7 +36,7 @@ pub fn fates<T, M: Mode<T>>(
             Some(at) => M::take_tag(tags, at),
             None => spoiled.next().unwrap_or_default(),
         };
-        shared.shard.release(tag.bytes);
+        shared.any().release(tag.bytes);
         (lost.failed, tag)
     });
     let lost: Vec<_> = lost.collect();
@@ -145,7 +145,7 @@ fn flushed<T, M: Mode<T>>(
     verdict: &Verdict<T>,
     tags: &mut M::Tags,
 ) {
-    let shard = &shared.shard;
+    let shard = shared.any();
     // First: a waker may take its time.
     if shard.admission.budget.is_some() {
         let tags = (0..).map_while(|at| M::tag(tags, at));
@@ -166,7 +166,7 @@ fn flushed<T, M: Mode<T>>(
 /// Tells of items that were too old to be written; returns how many calls panicked.
 pub fn expired<T, M: Mode<T>>(shared: &Shared<T, M>, expired: Vec<(T, Tag<T>)>) -> u64 {
     // First: who is told may take its time.
-    shared.shard.release(expired.iter().map(|(_, tag)| tag.bytes).sum());
+    shared.any().release(expired.iter().map(|(_, tag)| tag.bytes).sum());
     let tell =
         |(item, tag)| shared.tell_dropped(item, Tag { bytes: 0, ..tag }, DropReason::Expired);
     expired.into_iter().map(tell).sum()

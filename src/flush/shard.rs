@@ -1,5 +1,6 @@
-//! A shard: its ring, who waits at either end of it, and the lease to collect from it.
+//! A shard: a ring, who waits at either end of it, and the lease to collect from it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -9,8 +10,9 @@ use crate::ack::{AckError, AckReason};
 use crate::clock::Clock;
 use crate::collect::{Buffer, Formed, Former, Step, View, Weight};
 use crate::config::WhenFull;
+use crate::error::Refused;
 use crate::mode::{Mode, Plain, RunRefused, Tag};
-use crate::ring::{PopError, Ring, RunError, generation, in_child};
+use crate::ring::{Front, PopError, Ring, RunError, generation, in_child};
 use crate::sync::{FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause};
 use crate::telemetry::{ClosingCounter, Counter, nanos};
 #[cfg(any(feature = "tokio", loom, shuttle))]
@@ -33,11 +35,19 @@ pub struct Admission<T> {
     pub weight: Option<Weight<T>>,
     /// Whether every item is stamped with the time of its add.
     pub stamped: bool,
+    /// Where producers wait for room: one list for each shard, or one for all of them.
+    pub rooms: Vec<Arc<WaitList>>,
 }
 
 impl<T> Default for Admission<T> {
     fn default() -> Self {
-        Self { when_full: WhenFull::Block, budget: None, weight: None, stamped: false }
+        Self {
+            when_full: WhenFull::Block,
+            budget: None,
+            weight: None,
+            stamped: false,
+            rooms: Vec::new(),
+        }
     }
 }
 
@@ -51,16 +61,45 @@ impl<T> Admission<T> {
     }
 }
 
+/// What the shards of an engine have in common.
+pub struct Common<T> {
+    /// Which engine this is; never 0.
+    pub engine: u64,
+    pub admission: Arc<Admission<T>>,
+    pub clock: Clock,
+    start: Instant,
+}
+
+impl<T> Common<T> {
+    /// For so many shards. `one_room`: a producer that waits takes room in any of them.
+    pub fn new(
+        engine: u64,
+        mut admission: Admission<T>,
+        clock: Clock,
+        shards: usize,
+        one_room: bool,
+    ) -> Self {
+        let rooms = if one_room { 1 } else { shards };
+        admission.rooms = (0..rooms).map(|_| Arc::new(WaitList::new(clock.clone()))).collect();
+        let start = clock.now();
+        Self { engine, admission: Arc::new(admission), clock, start }
+    }
+}
+
 /// One shard of an engine.
 pub struct Shard<T, M: Mode<T> = Plain> {
+    /// Which of its engine's shards.
+    pub index: usize,
     /// Which engine this is; never 0.
     pub engine: u64,
     /// Which process it was made in.
     pub generation: u64,
     pub ring: Ring<M::Entry>,
+    /// Items of a full batch, as far as the builder knew.
+    batch_size: usize,
     pub wake: Wake,
-    pub room: WaitList,
-    pub admission: Admission<T>,
+    pub room: Arc<WaitList>,
+    pub admission: Arc<Admission<T>>,
     /// The right to take items out of the ring. Waiting for items happens under it, writing does
     /// not.
     // Padded: it is written all the time, and producers read what is beside it.
@@ -70,9 +109,8 @@ pub struct Shard<T, M: Mode<T> = Plain> {
     pub bell: Bell,
     pub clock: Clock,
     pub start: Instant,
-    /// Of the oldest item in the ring, as nanoseconds after `start`: no add of it had returned
-    /// before.
-    pub oldest: CachePadded<Counter>,
+    /// The oldest item that was in no batch when somebody last looked.
+    pub oldest: CachePadded<Oldest>,
     pub parks: Counter,
     pub stalls: Counter,
     /// The most that the sink has shown to take in one call: items, and bytes by weight. No limit
@@ -82,6 +120,14 @@ pub struct Shard<T, M: Mode<T> = Plain> {
     /// Items let go at the door. Read once for each tally, in which they count as enqueued and as
     /// dropped.
     pub newest: ClosingCounter,
+}
+
+/// An item in the queue.
+#[derive(Default)]
+pub struct Oldest {
+    position: Counter,
+    /// In nanoseconds after the engine's start: no add of it had returned before.
+    since: Counter,
 }
 
 /// What only the holder of the lease touches.
@@ -112,32 +158,39 @@ pub enum Turn<T, M: Mode<T> = Plain> {
 
 impl<T, M: Mode<T>> Shard<T, M> {
     pub fn new(
-        engine: u64,
+        index: usize,
+        common: &Common<T>,
         ring: Ring<M::Entry>,
         former: Former<T, M>,
-        admission: Admission<T>,
-        clock: Clock,
     ) -> Self {
-        let start = clock.now();
+        let Common { engine, admission, clock, start } = common;
+        let rooms = &admission.rooms;
         Self {
-            engine,
+            index,
+            engine: *engine,
             generation: generation(),
             ring,
+            batch_size: former.max_batch_size().try_into().unwrap_or(usize::MAX),
             wake: Wake::new(clock.clone()),
-            room: WaitList::new(clock.clone()),
-            admission,
+            room: Arc::clone(&rooms[index.min(rooms.len() - 1)]),
+            admission: Arc::clone(admission),
             #[cfg(any(feature = "tokio", loom, shuttle))]
             bell: Bell::default(),
             lease: CachePadded::new(Mutex::new(Lease { former, looks: FLUSHER_LOOKS })),
-            clock,
-            start,
-            oldest: CachePadded::new(Counter::new(0)),
+            clock: clock.clone(),
+            start: *start,
+            oldest: CachePadded::default(),
             parks: Counter::new(0),
             stalls: Counter::new(0),
             taught_items: Counter::new(u64::MAX),
             taught_bytes: Counter::new(u64::MAX),
             newest: ClosingCounter::default(),
         }
+    }
+
+    /// Items of a full batch.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
     /// Whether this process was forked from the one that has the flushers.
@@ -179,7 +232,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
             _ if first > budget.max() => Err(RunRefused::TooLarge { bytes: first }),
             Err(lack) => Err(lack.into()),
             Ok(()) => {
-                let charged = budget.charge_run(&self.room, items);
+                let charged = budget.charge_run(&self.admission.rooms, items);
                 charged.map(|(count, charge)| (count, Some(charge))).ok_or(RunRefused::Short)
             }
         }
@@ -189,7 +242,8 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// bytes may have pressed in between, when the items were not there yet: then the push comes
     /// after the press, and sees the waiter that was listed before it.
     pub fn pushed_charged(&self) {
-        if self.room.len() != 0 && !mutated("press_once") {
+        let anyone = self.admission.rooms.iter().any(|room| room.len() != 0);
+        if anyone && !mutated("press_once") {
             self.wake.press(&self.ring);
         }
     }
@@ -204,10 +258,25 @@ impl<T, M: Mode<T>> Shard<T, M> {
         beside_room
     }
 
+    /// Charges and pushes an entry, and wakes who waits for it.
+    #[inline(always)]
+    pub fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
+        let end = M::push(self, entry)?;
+        self.wake.published(end);
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), for as many items as go in with one claim, `max` at most.
+    pub fn push_run(&self, front: &mut Front<'_, T>, max: usize) -> Result<(), RunRefused> {
+        let end = M::push_run(self, front, max)?;
+        self.wake.published(end);
+        Ok(())
+    }
+
     /// Gives bytes back to the budget.
     pub fn release(&self, bytes: u64) {
         if let Some(budget) = &self.admission.budget {
-            budget.release(&self.room, bytes);
+            budget.release(&self.admission.rooms, bytes);
         }
     }
 
@@ -250,6 +319,13 @@ impl<T, M: Mode<T>> Shard<T, M> {
         }
     }
 
+    /// No add of an item that is in no batch yet had returned before this moment; `None` if there
+    /// is no such item.
+    pub fn oldest(&self) -> Option<Instant> {
+        let pending = self.ring.pushed() > self.oldest.position.get();
+        pending.then(|| self.start + Duration::from_nanos(self.oldest.since.get()))
+    }
+
     /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items
     /// ever added.
     pub fn close(&self) -> u64 {
@@ -260,6 +336,21 @@ impl<T, M: Mode<T>> Shard<T, M> {
         }
         self.room.closed();
         pushed
+    }
+
+    /// Asks for everything that was added before this call, and says up to which position that is.
+    pub fn demand_all(&self) -> u64 {
+        // An add that has returned is before the tail that this reads, in the one order of
+        // read-modify-writes.
+        let position = if mutated("flush_to_head") {
+            self.ring.popped()
+        } else {
+            self.ring.rendezvous().position
+        };
+        if !mutated("flush_no_demand") {
+            self.wake.demand(&self.ring, position);
+        }
+        position
     }
 
     /// Asks the flushers to collect nothing more, whatever is left.
@@ -338,7 +429,8 @@ impl<T, M: Mode<T>> Shard<T, M> {
         let tail = self.ring.tail();
         former.mark(tail.position, now);
         let oldest = former.oldest().saturating_duration_since(self.start);
-        self.oldest.set(nanos(oldest));
+        self.oldest.since.set(nanos(oldest));
+        self.oldest.position.set(former.first());
         View { now, tail: tail.position, closed: tail.closed, flush_to, press_to }
     }
 

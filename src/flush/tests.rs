@@ -19,7 +19,7 @@ fn work(id: u64, position: u64, items: Vec<u64>) -> Work<u64, Plain> {
     let opened = Instant::now();
     let end = position + items.len() as u64;
     let (id, reason) = (BatchId::new(id), FlushReason::Size);
-    let batch = Batch { id, reason, bytes: 0, items, position, opened, late: None };
+    let batch = Batch { id, shard: 0, reason, bytes: 0, items, position, opened, late: None };
     let phases = Phases::default();
     Work::fresh(Formed { batch, tags: (), spoiled: Vec::new(), end, phases })
 }

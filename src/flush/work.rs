@@ -98,6 +98,7 @@ impl<T, M: Mode<T>> Work<T, M> {
     pub fn place(&self) -> Place {
         Place {
             position: self.batch.position,
+            shard: self.batch.shard,
             offset: self.past.offset,
             part: self.batch.id.part(),
         }
@@ -118,10 +119,11 @@ impl Past {
     }
 }
 
-/// The order in which works were added: by their first item.
+/// The order in which works were added: by their first item. Those of several shards take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub position: u64,
+    pub shard: usize,
     pub offset: u32,
     pub part: u32,
 }

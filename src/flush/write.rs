@@ -16,7 +16,7 @@ use crate::batch::Batch;
 use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
-use crate::sink::{Applied, BoxError, Class, Sink, WriteError};
+use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteError};
 use crate::sync::mutated;
 
 /// Writes the batches of one flusher to its sink.
@@ -30,6 +30,11 @@ pub struct Writer<S> {
 impl<S> Writer<S> {
     pub fn new(seat: Seat, sink: Option<S>) -> Self {
         Self { seat, sink, marked: Vec::new() }
+    }
+
+    /// Whose batches it writes.
+    pub fn flusher(&self) -> Flusher {
+        self.seat.flusher()
     }
 
     pub fn sink(&mut self) -> Option<&mut S> {
@@ -84,7 +89,7 @@ impl<S> Writer<S> {
         S: Sink<T>,
     {
         let answer = |result, panicked| {
-            let took = shared.shard.clock.now().saturating_duration_since(started);
+            let took = shared.any().clock.now().saturating_duration_since(started);
             Answer { result, started, took, panicked, wrote: true, last: false }
         };
         let sink = match &mut self.sink {
@@ -171,8 +176,8 @@ pub fn finish<T, M: Mode<T>>(
     answer: Answer,
     marked: &mut Vec<(usize, WriteError)>,
 ) -> Option<Buffer<T, M>> {
-    let Shared { shard, ledger, policy, .. } = shared;
-    if shard.forked() {
+    let Shared { ledger, policy, .. } = shared;
+    if shared.forked() {
         return None; // the sink has forked, and this is the child: the batch is the parent's
     }
     work.past.attempts += u32::from(answer.wrote);
@@ -180,7 +185,7 @@ pub fn finish<T, M: Mode<T>>(
     let (wrote, size, bytes) = (answer.wrote, work.batch.len(), work.batch.bytes);
     let mut verdict = classify(&mut work, spoiled, answer, marked, policy);
     if mutated("alarm_before_change") {
-        shard.wake.alarm(&shard.ring);
+        shared.alarm();
     }
     let Some(settled) = ledger.settle(slot, &work, &mut verdict, shared.tells()) else {
         work.discard();
@@ -188,15 +193,15 @@ pub fn finish<T, M: Mode<T>>(
         return None;
     };
     if wrote {
-        learn(shard, size, bytes, verdict.whole.as_deref());
+        learn(&shared.shards[work.batch.shard], size, bytes, verdict.whole.as_deref());
     }
     let Settled { mut tags, spoiled, alarm, report, breaker, halt } = settled;
     if halt && !mutated("halt_no_wake") {
         report::halted(work.batch.id);
-        shard.close();
-        shard.stop();
+        shared.close();
+        shared.stop();
     } else if alarm && !mutated("alarm_before_change") {
-        shard.wake.alarm(&shard.ring);
+        shared.alarm();
     }
     if let Some(state) = breaker {
         report::breaker(state);
@@ -253,7 +258,8 @@ fn begin<T, M: Mode<T>>(
     work: &mut Work<T, M>,
     permit: Permit,
 ) -> Option<(Vec<T>, Instant)> {
-    let Shared { shard, ledger, .. } = shared;
+    let ledger = &shared.ledger;
+    let shard = &**shared.any();
     let expired = match &shared.expiry {
         Some(expiry) => expire(shard, expiry, work),
         None => Vec::new(),

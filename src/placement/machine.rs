@@ -15,6 +15,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A machine of which somebody has told.
+    pub(crate) fn of(backend: &str, topology: Topology) -> Self {
+        Self { topology, backend: backend.to_owned(), notes: Vec::new() }
+    }
+
     /// Looks at the machine.
     #[must_use]
     pub fn detect() -> Self {

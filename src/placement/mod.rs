@@ -45,14 +45,18 @@ mod draw;
 mod json;
 mod machine;
 mod options;
+mod placed;
 mod plan;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
 mod topology;
 
+pub(crate) use bind::bind_thread;
 pub use cpuset::CpuSet;
 pub use machine::Machine;
 pub use options::{Options, Pin, Shards};
+pub(crate) use placed::Placed;
+pub use placed::{FlusherPlacement, Placement, RingPlacement};
 pub use plan::{FlusherPlan, LeftOut, NodePlan, Plan, RingPlan, plan};
 pub use topology::{Cpu, NumaNode, Topology, TopologyBuilder};

@@ -374,7 +374,7 @@ impl<T> Ring<T> {
         self.start.wrapping_add(position.wrapping_mul(STEP))
     }
 
-    fn position(&self, word: Word) -> u64 {
+    pub(crate) fn position(&self, word: Word) -> u64 {
         (word & !CLOSED).wrapping_sub(self.start) / STEP
     }
 

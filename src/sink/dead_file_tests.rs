@@ -58,6 +58,7 @@ fn dead(item: &'static str) -> Dead<&'static str> {
 fn write<S: Sink<Dead<&'static str>>>(sink: &mut S, items: &[&'static str]) -> Outcome {
     let batch = Batch {
         id: BatchId::new(1),
+        shard: 0,
         reason: FlushReason::Size,
         bytes: 0,
         items: items.iter().map(|item| dead(item)).collect(),

@@ -10,6 +10,7 @@ fn batch(items: &[&'static str]) -> Batch<&'static str> {
     let now = Instant::now();
     Batch {
         id: BatchId::new(1),
+        shard: 0,
         reason: FlushReason::Size,
         bytes: 0,
         items: items.to_vec(),

@@ -13,6 +13,7 @@ fn write(faults: &Faults<u64>, clock: &Clock, store: &Recorder<u64>) -> Result<(
     let now = clock.now();
     let batch = Batch {
         id: BatchId::new(1),
+        shard: 0,
         reason: FlushReason::Shutdown,
         bytes: 0,
         items: vec![1],

@@ -19,6 +19,8 @@
 //!
 //! **Checked by** `loom-tests/tests/loom.rs`, module `budget`.
 
+use std::sync::Arc;
+
 use crossbeam_utils::CachePadded;
 
 use super::list::WaitList;
@@ -34,7 +36,7 @@ pub struct Budget {
 #[must_use = "bytes that are not kept are given back at once"]
 pub struct Charge<'b> {
     budget: &'b Budget,
-    room: &'b WaitList,
+    rooms: &'b [Arc<WaitList>],
     bytes: u64,
 }
 
@@ -53,10 +55,10 @@ impl Budget {
     }
 
     /// Charges the longest run from the front of `items` (bytes each) that fits; `None` if not even
-    /// the first does. Who waits for the rest sleeps in `room`.
+    /// the first does. Who waits for the rest sleeps in one of `rooms`.
     pub fn charge_run<'b>(
         &'b self,
-        room: &'b WaitList,
+        rooms: &'b [Arc<WaitList>],
         items: &[u64],
     ) -> Option<(usize, Charge<'b>)> {
         let mut used = self.used.load(Ordering::Relaxed);
@@ -74,21 +76,21 @@ impl Budget {
             }
             let (next, order) = (used + bytes, Ordering::Relaxed);
             match self.used.compare_exchange_weak(used, next, order, order) {
-                Ok(_) => return Some((count, Charge { budget: self, room, bytes })),
+                Ok(_) => return Some((count, Charge { budget: self, rooms, bytes })),
                 Err(now) => used = now,
             }
         }
     }
 
     /// Gives bytes back that were kept, and tells who waits for them.
-    pub fn release(&self, room: &WaitList, bytes: u64) {
+    pub fn release(&self, rooms: &[Arc<WaitList>], bytes: u64) {
         if bytes == 0 {
             return;
         }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "more bytes given back than were charged");
         if !mutated("release_no_notify") {
-            room.freed(usize::MAX);
+            rooms.iter().for_each(|room| room.freed(usize::MAX));
         }
     }
 }
@@ -109,7 +111,7 @@ impl Charge<'_> {
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
         if !mutated("charge_leaks") {
-            self.budget.release(self.room, self.bytes);
+            self.budget.release(self.rooms, self.bytes);
         }
     }
 }

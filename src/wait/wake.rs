@@ -148,6 +148,11 @@ impl Wake {
         self.announce(ring);
     }
 
+    /// Whether a flusher sleeps, a moment ago.
+    pub fn is_waited_for(&self) -> bool {
+        self.at.load(Ordering::Relaxed) != NOBODY
+    }
+
     /// How many alarms there were.
     pub fn alarms(&self) -> u64 {
         self.news.alarms.load(weaken("relaxed_alarms", Ordering::Acquire)) // W2, pairs with W1

@@ -112,10 +112,10 @@ fn through_a_flusher() {
                 let taken = producer.add_with_ack(Item::new(0, 0)).unwrap();
                 let refused = producer.add_with_ack(Item::new(0, 1)).unwrap();
                 assert_eq!(taken.wait().unwrap().attempts, 1);
-                assert_eq!(parts.ledger.tally(&parts.shard).flushed_ok, 1);
+                assert_eq!(parts.tally().flushed_ok, 1);
                 let error = block_on(refused).unwrap_err();
                 assert_eq!(error.item.unwrap().number(), 1);
-                parts.shard.close();
+                parts.any().close();
             }
         });
         let sink = from_fn(|_: &Batch<Item>, cx: &mut WriteContext<'_>| {
@@ -124,7 +124,7 @@ fn through_a_flusher() {
         });
         serve(&parts, &mut Writer::new(seat(0), Some(sink)));
         waiting.join().unwrap();
-        let tally = parts.ledger.tally(&parts.shard);
+        let tally = parts.tally();
         assert_eq!((tally.flushed_ok, tally.flushed_fail, tally.in_flight), (1, 1, 0));
         assert!(parts.ledger.take_failed().0.is_empty(), "the ack has it");
     });

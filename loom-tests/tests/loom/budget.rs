@@ -21,7 +21,7 @@ fn parts(queue_depth: usize, max_batch_size: usize, budget: u64) -> Parts {
         when_full: WhenFull::Block,
         budget: Some(Budget::new(budget)),
         weight: Some(Arc::new(|item: &Item| item.number() as usize)),
-        stamped: false,
+        ..Admission::default()
     };
     parts_with(queue_depth, max_batch_size, 1, admission)
 }
@@ -34,7 +34,7 @@ fn adding(parts: &Parts, id: u32, weight: u32) -> JoinHandle<bool> {
 
 /// Bytes in use, which are never too many.
 fn used(parts: &Parts) -> u64 {
-    let budget = parts.shard.admission.budget.as_ref().unwrap();
+    let budget = parts.any().admission.budget.as_ref().unwrap();
     assert!(budget.used() <= budget.max(), "{} bytes of {}", budget.used(), budget.max());
     budget.used()
 }
@@ -48,15 +48,15 @@ fn collect(parts: &Parts) -> u64 {
 
 fn write(parts: &Parts) -> u64 {
     let bytes = collect(parts);
-    parts.shard.release(bytes);
+    parts.any().release(bytes);
     bytes
 }
 
 /// When every item was written.
 fn check(parts: &Parts) {
     assert_eq!(used(parts), 0, "bytes were lost");
-    assert_eq!(parts.shard.room.len(), 0, "nobody waits any more");
-    assert!(parts.shard.ring.is_empty());
+    assert_eq!(parts.any().room.len(), 0, "nobody waits any more");
+    assert!(parts.any().ring.is_empty());
 }
 
 /// A producer is short of bytes until another's item is written.
@@ -67,7 +67,7 @@ fn release() {
         add(&parts, Item::new(9, 2)).unwrap();
         let written = collect(&parts);
         let waiter = adding(&parts, 0, 2);
-        parts.shard.release(written);
+        parts.any().release(written);
         assert!(waiter.join().unwrap());
         assert_eq!(write(&parts), 2);
         check(&parts);
@@ -87,7 +87,7 @@ fn release_for_two() {
         assert!(poll_once(&mut task).is_none());
         let waiter = adding(&parts, 0, 1);
         thread::yield_now(); // it may be asleep by now
-        parts.shard.release(written);
+        parts.any().release(written);
         block_on(task).unwrap();
         assert!(waiter.join().unwrap());
         assert_eq!(write(&parts), 2);
@@ -101,7 +101,7 @@ fn taken_back() {
     model(|| {
         let parts = parts(2, 1, 2);
         let waiter = adding(&parts, 0, 2);
-        drop(parts.shard.charge(1).unwrap_or_default());
+        drop(parts.any().charge(1).unwrap_or_default());
         assert!(waiter.join().unwrap());
         parts.demand_all();
         assert_eq!(write(&parts), 2);
@@ -121,7 +121,7 @@ fn press() {
             assert_eq!(write(&parts), 3);
         }
         assert!(waiter.join().unwrap());
-        parts.shard.close();
+        parts.any().close();
         assert_eq!(write(&parts), 3);
         check(&parts);
     });
@@ -148,7 +148,7 @@ fn closing() {
         let parts = parts(2, 2, 2);
         add(&parts, Item::new(9, 2)).unwrap();
         let waiter = adding(&parts, 0, 1);
-        parts.shard.close();
+        parts.any().close();
         assert!(!waiter.join().unwrap());
         assert_eq!(write(&parts), 2);
         check(&parts);

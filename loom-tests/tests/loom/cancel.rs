@@ -33,8 +33,8 @@ fn freeing(parts: &Parts) -> JoinHandle<()> {
 
 fn rest(parts: &Parts) -> usize {
     let mut items = Vec::new();
-    parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut items);
-    assert_eq!(parts.shard.room.len(), 0, "nobody waits any more");
+    parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut items);
+    assert_eq!(parts.any().room.len(), 0, "nobody waits any more");
     items.len()
 }
 
@@ -55,7 +55,7 @@ fn closing_wakes_a_task() {
     model(|| {
         let parts = full();
         let waiter = adding(&parts, add_async);
-        assert_eq!(parts.shard.close(), 2);
+        assert_eq!(parts.any().close(), 2);
         assert!(!waiter.join().unwrap());
         assert_eq!(rest(&parts), 2);
     });

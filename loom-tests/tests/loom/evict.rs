@@ -56,7 +56,7 @@ fn spawn_adding(parts: &Parts, id: u32) -> JoinHandle<bool> {
 }
 
 fn tally(parts: &Parts) -> Tally {
-    let tally = parts.ledger.tally(&parts.shard);
+    let tally = parts.tally();
     assert!(tally.balances(), "{tally:?}");
     tally
 }
@@ -86,7 +86,7 @@ fn one_more() {
         let second = tally(&parts);
         assert!(first.dropped <= second.dropped);
         let added = adding.join().unwrap();
-        parts.shard.close();
+        parts.any().close();
         serving.join().unwrap();
         check(&parts, &written, 2 + u64::from(added));
     });
@@ -101,7 +101,7 @@ fn two_more() {
         let both = [0, 1].map(|id| spawn_adding(&parts, id));
         tally(&parts);
         let added: u64 = both.into_iter().map(|adding| u64::from(adding.join().unwrap())).sum();
-        parts.shard.close();
+        parts.any().close();
         let serving = serving(&parts, &written);
         serving.join().unwrap();
         check(&parts, &written, 2 + added);
@@ -118,10 +118,10 @@ fn barrier() {
             let parts = Arc::clone(&parts);
             move || assert!(adding(&parts, 0) && adding(&parts, 1))
         });
-        assert_eq!(parts.ledger.wait_resolved(2, FOR_EVER), Resolution::Resolved);
+        assert_eq!(parts.ledger.wait_resolved(&[2], FOR_EVER), Resolution::Resolved);
         covered(&parts, 2);
         adding.join().unwrap();
-        parts.shard.close();
+        parts.any().close();
         serve(&parts, &mut writer(&written));
         check(&parts, &written, 4);
     });
@@ -133,18 +133,18 @@ fn from_the_middle() {
     model(|| {
         let (parts, written) = (parts(3), Written::default());
         add(&parts, Item::new(9, 0)).unwrap();
-        drain_one(&parts.shard, &mut parts.shard.lease.lock().unwrap());
+        drain_one(parts.any(), &mut parts.any().lease.lock().unwrap());
         (1..3).for_each(|n| add(&parts, Item::new(9, n)).unwrap());
-        assert_eq!(parts.demand_all(), 3);
+        assert_eq!(*parts.demand_all(), [3]);
         let adding = spawn_adding(&parts, 0);
         let mut writer = writer(&written);
         thread::yield_now(); // the producer may be anywhere by now
         let batch = next(&parts).unwrap();
         assert!(write(&parts, &mut writer, batch));
-        assert_eq!(parts.ledger.wait_resolved(3, FOR_EVER), Resolution::Resolved);
+        assert_eq!(parts.ledger.wait_resolved(&[3], FOR_EVER), Resolution::Resolved);
         covered(&parts, 3);
         let added = adding.join().unwrap();
-        parts.shard.close();
+        parts.any().close();
         serve(&parts, &mut writer);
         check(&parts, &written, 3 + u64::from(added));
     });

@@ -84,7 +84,7 @@ impl Sinks {
         let before = self.written.fetch_or(bits, Ordering::Relaxed);
         assert_eq!(before & bits, 0, "an item came twice");
         if before | bits == self.close_after {
-            self.parts.shard.close();
+            self.parts.any().close();
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ fn one_is_writing(parts: &Parts, sinks: Sinks) -> Arc<Sinks> {
 }
 
 fn tally(parts: &Parts) -> Tally {
-    let stats = parts.ledger.stats(&parts.shard);
+    let stats = parts.stats();
     assert!(stats.tally.balances(), "{stats:?}");
     assert!(stats.retry_items <= stats.tally.in_flight, "{stats:?}");
     stats.tally
@@ -156,7 +156,7 @@ fn held_by_the_limit() {
     model(|| {
         let permits = Permits { adaptive: Some(Adaptive::default().max(1)), ..Permits::default() };
         let parts = singles(2, Failing { permits, ..Failing::default() });
-        parts.shard.close();
+        parts.any().close();
         one_is_writing(&parts, Sinks { fail: 0, ..Sinks::new(&parts) });
         all_written(&parts, 2);
     });
@@ -169,9 +169,9 @@ fn held_by_the_probe() {
         let breaker = Breaker::default().min_writes(1).open_for(Duration::ZERO);
         let permits = Permits { breaker: Some(breaker), ..Permits::default() };
         let parts = singles(2, Failing { permits, retry: Some(at_once()), ..Failing::default() });
-        parts.shard.close();
+        parts.any().close();
         let sinks = one_has_failed(&parts);
-        let breaker = parts.ledger.stats(&parts.shard).breaker;
+        let breaker = parts.stats().breaker;
         assert_eq!(breaker, BreakerState::HalfOpen);
         one_is_writing(&parts, sinks);
         all_written(&parts, 2);
@@ -184,7 +184,7 @@ fn tokens_of_a_fresh_batch() {
     model(|| {
         let retry = at_once().budget(0.5).budget_floor(0.0);
         let parts = singles(2, Failing { retry: Some(retry), ..Failing::default() });
-        parts.shard.close();
+        parts.any().close();
         let sinks = one_has_failed(&parts);
         one_is_writing(&parts, sinks);
         all_written(&parts, 2);
@@ -214,7 +214,7 @@ fn flush_of_two_flushers() {
         let caller = {
             let parts = Arc::clone(&parts);
             thread::spawn(move || {
-                assert_eq!(parts.ledger.wait_resolved(1, FOR_EVER), Resolution::Resolved);
+                assert_eq!(parts.ledger.wait_resolved(&[1], FOR_EVER), Resolution::Resolved);
                 assert_eq!(tally(&parts).flushed_ok, 1, "flush came back too early");
             })
         };
@@ -245,7 +245,7 @@ fn flushing(parts: &Parts, sinks: &Arc<Sinks>, items: u64) -> JoinHandle<()> {
     thread::spawn(move || {
         assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
         assert_eq!(sinks.written(), items, "flush came back too early");
-        parts.shard.close();
+        parts.any().close();
     })
 }
 
@@ -256,7 +256,7 @@ fn stop() {
     model(|| {
         let parts = failing(2, 1, 1, retrying());
         add(&parts, Item::new(0, 0)).unwrap();
-        parts.shard.close();
+        parts.any().close();
         let sinks = Arc::new(Sinks::new(&parts));
         let serving = serving(0, &parts, &sinks);
         let reader = {
@@ -264,7 +264,7 @@ fn stop() {
             thread::spawn(move || assert!(tally(&parts).in_flight <= 1))
         };
         parts.ledger.stop();
-        parts.shard.stop();
+        parts.any().stop();
         join([serving, reader]);
         let end = tally(&parts);
         assert_eq!(end.flushed_ok, sinks.written().count_ones().into());
@@ -278,11 +278,11 @@ fn giving_up() {
     model(|| {
         let parts = failing(2, 1, 1, retrying());
         add(&parts, Item::new(0, 0)).unwrap();
-        parts.shard.close();
+        parts.any().close();
         let sinks = Arc::new(Sinks::new(&parts));
         let serving = serving(0, &parts, &sinks);
         parts.ledger.stop();
-        parts.shard.stop();
+        parts.any().stop();
         let left = parts.ledger.leave_behind(None);
         let (before, calls) = (tally(&parts), sinks.calls());
         serving.join().unwrap();
@@ -302,7 +302,7 @@ fn hung() {
     model(|| {
         let parts = failing(2, 1, 1, Failing::default());
         (0..2).for_each(|n| add(&parts, Item::new(0, n)).unwrap());
-        parts.shard.close();
+        parts.any().close();
         let sinks = Arc::new(Sinks { fail: 0, ..Sinks::new(&parts) });
         let first = serving(0, &parts, &sinks);
         let hung = parts.ledger.take_hung(Duration::ZERO);
@@ -316,7 +316,7 @@ fn hung() {
         let end = tally(&parts);
         assert_eq!((end.flushed_ok, end.unknown), (2 - hung.len() as u64, hung.len() as u64));
         assert_eq!(sinks.written(), 0b11, "each came to the sink, once");
-        assert_eq!(parts.ledger.wait_resolved(2, FOR_EVER), Resolution::Resolved);
+        assert_eq!(parts.ledger.wait_resolved(&[2], FOR_EVER), Resolution::Resolved);
     });
 }
 
@@ -324,7 +324,7 @@ fn hung() {
 fn unflushed(parts: &Parts) -> u64 {
     parts.hand_back_waiting();
     let mut items = parts.ledger.take_handed_back();
-    parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut items);
+    parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut items);
     items.len() as u64
 }
 
@@ -335,7 +335,7 @@ fn close() {
     model(|| {
         let clock = TestClock::new();
         let parts = singles(1, Failing { clock: Clock::Test(clock.clone()), ..retrying() });
-        parts.shard.close();
+        parts.any().close();
         let later = || WriteError::throttled("not now", Some(HOUR));
         let sinks = Arc::new(Sinks { error: later, ..Sinks::new(&parts) });
         let work = next(&parts).unwrap();
@@ -343,7 +343,7 @@ fn close() {
         let flushers = [0, 1].map(|index| serving(index, &parts, &sinks));
         tally(&parts); // loom does not see the clock: here they may go on before it moves
         clock.advance(HOUR);
-        parts.shard.wake.alarm(&parts.shard.ring);
+        parts.any().wake.alarm(&parts.any().ring);
         join(flushers);
         all_written(&parts, 1);
     });

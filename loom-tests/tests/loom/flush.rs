@@ -46,12 +46,12 @@ fn open_batch() {
                 add(&parts, Item::new(0, 0)).unwrap();
                 assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
                 assert_eq!(written.load(Ordering::Relaxed), 1, "flush came back too early");
-                parts.shard.close();
+                parts.any().close();
             }
         });
         serve(&parts, &mut writer(0, &written));
         producer.join().unwrap();
-        assert!(parts.ledger.tally(&parts.shard).flushed_ok == 1);
+        assert!(parts.tally().flushed_ok == 1);
     });
 }
 
@@ -61,7 +61,7 @@ fn two_flushers() {
     model(|| {
         let (parts, written) = (parts(2, 1, 2), Written::default());
         (0..2).for_each(|n| add(&parts, Item::new(0, n)).unwrap());
-        parts.shard.close(); // so that the flushers end by themselves
+        parts.any().close(); // so that the flushers end by themselves
         let caller = caller(&parts, &written);
         let other = thread::spawn({
             let (parts, written) = (Arc::clone(&parts), Arc::clone(&written));

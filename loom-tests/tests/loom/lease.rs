@@ -51,7 +51,7 @@ fn two_batches() {
         (0..2).for_each(|n| add(&parts, Item::new(0, n)).unwrap());
         let closer = thread::spawn({
             let parts = Arc::clone(&parts);
-            move || parts.shard.close()
+            move || parts.any().close()
         });
         two_flushers(&parts, || closer.join().unwrap());
     });
@@ -68,7 +68,7 @@ fn add_and_close() {
         });
         let closer = thread::spawn({
             let parts = Arc::clone(&parts);
-            move || parts.shard.close()
+            move || parts.any().close()
         });
         two_flushers(&parts, || {
             let count = closer.join().unwrap();

@@ -15,7 +15,7 @@ use sluicegate_loom_tests::{Item, Parts, add, parts, serve};
 use crate::model;
 
 fn tally(parts: &Parts) -> Tally {
-    checked(parts.ledger.tally(&parts.shard))
+    checked(parts.tally())
 }
 
 fn checked(tally: Tally) -> Tally {
@@ -46,11 +46,11 @@ fn tally_at_any_moment() {
         let parts = parts(2, 1, 1);
         let producer = spawn(&parts, |parts| {
             add(parts, Item::new(0, 0)).unwrap();
-            parts.shard.close();
+            parts.any().close();
         });
         let serving = spawn(&parts, |parts| serve(parts, &mut writer(&Arc::default())));
         let first = tally(&parts);
-        let second = checked(parts.ledger.stats(&parts.shard).tally);
+        let second = checked(parts.stats().tally);
         assert!(first.enqueued <= second.enqueued && first.flushed_ok <= second.flushed_ok);
         producer.join().unwrap();
         serving.join().unwrap();
@@ -65,7 +65,7 @@ fn giving_up() {
     model(|| {
         let parts = parts(2, 2, 1);
         add(&parts, Item::new(0, 0)).unwrap();
-        parts.shard.close();
+        parts.any().close();
         let calls = Arc::new(AtomicU64::new(0));
         let serving = spawn(&parts, {
             let calls = Arc::clone(&calls);
@@ -75,7 +75,7 @@ fn giving_up() {
             }
         });
         parts.ledger.stop();
-        parts.shard.stop();
+        parts.any().stop();
         let left = parts.ledger.leave_behind(None);
         let (before, calls_before) = (tally(&parts), calls.load(Ordering::Relaxed));
         serving.join().unwrap();
@@ -87,7 +87,7 @@ fn giving_up() {
             assert_eq!(after, before, "what a flusher left behind still does counts for nothing");
         }
         let mut unflushed = parts.ledger.take_handed_back();
-        parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut unflushed);
+        parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut unflushed);
         assert_eq!(unflushed.len() as u64, after.in_flight);
     });
 }

@@ -33,13 +33,13 @@ fn adding(parts: &Parts, id: u32) -> JoinHandle<bool> {
 /// What collecting does to the ring, without the rest of it.
 fn free_one(parts: &Parts) {
     let mut out = Vec::new();
-    parts.shard.ring.try_pop_run(&mut out, 1).expect("it was full");
-    parts.shard.room.freed(1);
+    parts.any().ring.try_pop_run(&mut out, 1).expect("it was full");
+    parts.any().room.freed(1);
 }
 
 fn rest(parts: &Parts) -> usize {
     let mut items = Vec::new();
-    parts.shard.take_rest(&mut parts.shard.lease.lock().unwrap(), &mut items);
+    parts.any().take_rest(&mut parts.any().lease.lock().unwrap(), &mut items);
     items.len()
 }
 
@@ -51,7 +51,7 @@ fn one_waiter() {
         assert_eq!(collect(&parts).unwrap().len(), 1);
         assert!(waiter.join().unwrap());
         assert_eq!(rest(&parts), 2);
-        assert_eq!(parts.shard.room.len(), 0);
+        assert_eq!(parts.any().room.len(), 0);
     });
 }
 
@@ -104,7 +104,7 @@ fn closing_wakes_all() {
     model(|| {
         let parts = full(1);
         let waiters = [0, 1].map(|id| adding(&parts, id));
-        assert_eq!(parts.shard.close(), 2);
+        assert_eq!(parts.any().close(), 2);
         assert!(!waiters.into_iter().any(|waiter| waiter.join().unwrap()));
         assert_eq!(rest(&parts), 2);
     });
@@ -118,7 +118,7 @@ fn freeing_and_closing() {
         let waiter = adding(&parts, 0);
         let closer = thread::spawn({
             let parts = Arc::clone(&parts);
-            move || parts.shard.close()
+            move || parts.any().close()
         });
         collect(&parts).unwrap();
         let added = waiter.join().unwrap();

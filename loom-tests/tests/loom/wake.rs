@@ -24,7 +24,7 @@ fn full_batch() {
         let parts = parts(2, 2, 1);
         let producers =
             [0, 1].map(|id| spawn(&parts, move |parts| add(parts, Item::new(id, 0)).unwrap()));
-        let shard = &parts.shard;
+        let shard = &parts.any();
         let want = Want::Items { first: 0, position: 2 };
         let mut out = Vec::new();
         while out.len() < 2 {
@@ -61,7 +61,7 @@ fn demand() {
         let parts = parts(4, 4, 1);
         let producer = spawn(&parts, |parts| {
             add(parts, Item::new(0, 0)).unwrap();
-            parts.shard.wake.demand(&parts.shard.ring, 1);
+            parts.any().wake.demand(&parts.any().ring, 1);
         });
         let batch = collect(&parts).unwrap();
         assert_eq!((batch.len(), batch.reason()), (1, FlushReason::Flush));
@@ -75,7 +75,7 @@ fn demand_of_another() {
     model(|| {
         let parts = parts(4, 4, 1);
         add(&parts, Item::new(0, 0)).unwrap();
-        let other = spawn(&parts, |parts| parts.shard.wake.demand(&parts.shard.ring, 1));
+        let other = spawn(&parts, |parts| parts.any().wake.demand(&parts.any().ring, 1));
         let producer = spawn(&parts, |parts| add(parts, Item::new(1, 0)).unwrap());
         let batch = collect(&parts).unwrap();
         assert_eq!(batch.reason(), FlushReason::Flush);
@@ -90,7 +90,7 @@ fn close() {
     model(|| {
         let parts = parts(4, 4, 1);
         let producer = spawn(&parts, |parts| drop(add(parts, Item::new(0, 0))));
-        let closer = spawn(&parts, |parts| assert!(parts.shard.close() <= 1));
+        let closer = spawn(&parts, |parts| assert!(parts.any().close() <= 1));
         let mut batches = 0;
         while let Some(batch) = collect(&parts) {
             assert_eq!(batch.len(), 1);
@@ -101,7 +101,7 @@ fn close() {
         }
         producer.join().unwrap();
         closer.join().unwrap();
-        assert_eq!(parts.shard.ring.pushed(), batches);
+        assert_eq!(parts.any().ring.pushed(), batches);
     });
 }
 
@@ -110,7 +110,7 @@ fn stop() {
     model(|| {
         let parts = parts(4, 4, 1);
         let producer = spawn(&parts, |parts| add(parts, Item::new(0, 0)).unwrap());
-        let stopper = spawn(&parts, |parts| parts.shard.stop());
+        let stopper = spawn(&parts, |parts| parts.any().stop());
         assert!(collect(&parts).is_none());
         producer.join().unwrap();
         stopper.join().unwrap();

@@ -13,7 +13,7 @@ use crate::sync::{MutexGuard, lock, mutated, wait, wait_timeout};
 /// A task that waits.
 pub struct Task {
     pub number: u64,
-    pub position: u64,
+    pub positions: Box<[u64]>,
     pub waker: Waker,
 }
 
@@ -27,30 +27,31 @@ pub enum Resolution {
 }
 
 impl<T, M: Mode<T>> Ledger<T, M> {
-    /// Waits until every item before `position` has met its fate.
-    pub fn wait_resolved(&self, position: u64, timeout: Duration) -> Resolution {
+    /// Waits until every item before `positions`, one of each shard, has met its fate.
+    pub fn wait_resolved(&self, positions: &[u64], timeout: Duration) -> Resolution {
         let until = self.clock.now().checked_add(timeout);
-        let resolution = self.wait_for(until, |state| state.resolution(position));
+        let resolution = self.wait_for(until, |state| state.resolution(positions));
         resolution.unwrap_or(Resolution::TimedOut)
     }
 
-    /// Waits, as a task, until every item before `position` has met its fate. `task` is its number
+    /// Waits, as a task, until every item before `positions` has met its fate. `task` is its number
     /// between polls; one that is not polled again must [`forget`](Self::forget) it.
     pub fn poll_resolved(
         &self,
-        position: u64,
+        positions: &[u64],
         task: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Resolution> {
         let waker = cx.waker().clone(); // the caller's code: not under the lock
         let mut state = lock(&self.state);
         let old = task.take().and_then(|number| state.take_task(number));
-        let resolution = state.resolution(position);
+        let resolution = state.resolution(positions);
         if resolution.is_none() {
             state.last_task += 1;
             *task = Some(state.last_task);
             let number = state.last_task;
-            state.tasks.push(Task { number, position, waker });
+            let positions = positions.into();
+            state.tasks.push(Task { number, positions, waker });
         }
         drop(state);
         drop(old);
@@ -75,7 +76,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             let entry = out.pop().ok_or(PopError::Empty)?;
             let mut state = lock(&self.state);
             state.evicted += 1;
-            state.frontier.resolve(run.position, run.position + 1);
+            state.frontiers[shard.index].resolve(run.position, run.position + 1);
             self.changed(state);
             let (item, tag) = M::split(entry);
             return Ok((run.position, item, tag));
@@ -85,10 +86,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         let entry = state.evicting.pop().ok_or(PopError::Empty)?;
         state.evicted += 1;
         if !mutated("evict_unresolved") {
-            state.frontier.resolve(run.position, run.position + 1);
+            state.frontiers[shard.index].resolve(run.position, run.position + 1);
         }
         if tell {
-            state.telling.push(run.position);
+            state.telling.push((shard.index, run.position));
             drop(state); // no barrier has got past it
         } else {
             self.changed(state);
@@ -97,12 +98,18 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         Ok((run.position, item, tag))
     }
 
-    /// Whoever was to know of an evicted item was told; `panics` of the calls panicked.
-    pub fn told(&self, position: u64, panics: u64) {
+    /// Whoever was to know of an item evicted from that shard was told; `panics` of the calls
+    /// panicked.
+    pub fn told(&self, shard: usize, position: u64, panics: u64) {
         let mut state = lock(&self.state);
-        state.telling.retain(|telling| *telling != position);
+        state.telling.retain(|telling| *telling != (shard, position));
         state.counts.callback_panics += panics;
         self.changed(state);
+    }
+
+    /// Up to where every item of a shard has met its fate.
+    pub fn resolved(&self, shard: usize) -> u64 {
+        lock(&self.state).frontiers[shard].resolved
     }
 
     pub(super) fn wait_for<R>(

@@ -45,6 +45,10 @@ pub struct Ledger<T, M: Mode<T> = Plain> {
     pub deadline: Due,
     /// Adds that gave the item back because the queue was full.
     pub rejected: Counter,
+    /// Batches that a flusher of another shard has taken.
+    pub stolen: Counter,
+    /// Items that went to another ring because that of their home was full.
+    pub overflowed: Counter,
     /// Works that wait, for a look without the lock. Who has seen an alarm sees what it was about.
     waiting: AtomicU64,
     /// Whether a write needs a permit.
@@ -60,7 +64,8 @@ struct State<T, M: Mode<T>> {
     unknown: u64,
     evicted: u64,
     expired: u64,
-    frontier: Frontier,
+    /// One for each shard.
+    frontiers: Vec<Frontier>,
     /// Batches that were not settled with their first write, by number.
     open: HashMap<u64, Open>,
     retries: Retries<T, M>,
@@ -86,9 +91,9 @@ struct State<T, M: Mode<T>> {
     last_task: u64,
     /// Between leaving the ring and being told of.
     evicting: Vec<M::Entry>,
-    /// Positions of items that were evicted and are being told of. Few: one for each thread that
-    /// evicts.
-    telling: Vec<u64>,
+    /// Shards and positions of items that were evicted and are being told of. Few: one for each
+    /// thread that evicts.
+    telling: Vec<(usize, u64)>,
     counts: Counts,
 }
 
@@ -167,7 +172,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             unknown: 0,
             evicted: 0,
             expired: 0,
-            frontier: Frontier::with_capacity(flushers + 1),
+            frontiers: vec![Frontier::with_capacity(flushers + 1)],
             open: HashMap::new(),
             retries,
             gate,
@@ -194,6 +199,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             watch: Condvar::new(),
             deadline: Due::new(now),
             rejected: Counter::new(0),
+            stolen: Counter::new(0),
+            overflowed: Counter::new(0),
             waiting: AtomicU64::new(0),
             gated,
             clock,
@@ -206,9 +213,19 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn with_writes(mut self, width: usize) -> Self {
         let mut state = lock(&self.state);
         state.slots = slots_of(state.slots.len(), width, self.clock.now());
-        state.frontier = Frontier::with_capacity(state.slots.len() + 1);
+        state.frontiers = vec![Frontier::with_capacity(state.slots.len() + 1)];
         drop(state);
         self.width = width;
+        self
+    }
+
+    /// The same for so many shards.
+    #[must_use]
+    pub fn with_shards(self, shards: usize) -> Self {
+        let mut state = lock(&self.state);
+        let ranges = state.slots.len() + 1;
+        state.frontiers = (0..shards).map(|_| Frontier::with_capacity(ranges)).collect();
+        drop(state);
         self
     }
 
@@ -284,15 +301,15 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             state.gate.returned(permit, fresh);
         }
         let permit = if batch.is_empty() { Permit::Unneeded } else { permit };
-        let (position, opened, end) = (batch.position, batch.opened, work.end);
+        let (shard, position, opened, end) = (batch.shard, batch.position, batch.opened, work.end);
         let (batch, reason) = (batch.id, batch.reason);
         let fresh = work.is_fresh().then_some(reason).filter(|_| items > 0);
-        let writing = Writing { batch, items, position, end, opened, permit, fresh };
+        let writing = Writing { batch, items, shard, position, end, opened, permit, fresh };
         let at = state.slot(slot);
         (at.at, at.since) = (Activity::Writing(writing), now);
         (at.tags, at.spoiled) = (tags, spoiled_tags);
         if mutated("resolve_at_begin") {
-            state.frontier.resolve(position, end);
+            state.frontiers[shard].resolve(position, end);
             self.changed(state);
         }
         Begun::Write(spoiled)

@@ -139,6 +139,7 @@ pub enum Activity {
 pub struct Writing {
     pub batch: BatchId,
     pub items: u64,
+    pub shard: usize,
     pub position: u64,
     pub end: u64,
     pub opened: Instant,

@@ -3,9 +3,9 @@
 use std::mem;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Agenda, Open, Resolution, SlotState, State, Task, Writing};
+use super::{Agenda, Frontier, Open, Resolution, SlotState, State, Task, Writing};
 use crate::batch::{Batch, BatchId};
 use crate::config::OnFailure;
 use crate::flush::FailedItem;
@@ -18,11 +18,16 @@ use crate::mode::Mode;
 use crate::sync::mutated;
 use crate::telemetry::{Cause, Tally};
 
+/// Whether every item before these positions, one of each shard, has met its fate.
+fn resolved(frontiers: &[Frontier], positions: &[u64]) -> bool {
+    frontiers.iter().zip(positions).all(|(frontier, position)| frontier.resolved >= *position)
+}
+
 impl<T, M: Mode<T>> State<T, M> {
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was
     /// enqueued, so the tail read now covers them all.
-    pub fn tally(&self, shard: &Shard<T, M>, newest: u64) -> Tally {
-        self.tally_of(shard.ring.pushed(), newest)
+    pub fn tally(&self, shards: &[Arc<Shard<T, M>>], newest: u64) -> Tally {
+        self.tally_of(shards.iter().map(|shard| shard.ring.pushed()).sum(), newest)
     }
 
     pub fn tally_of(&self, pushed: u64, newest: u64) -> Tally {
@@ -167,7 +172,7 @@ impl<T, M: Mode<T>> State<T, M> {
             }
             self.open.remove(&writing.batch.get());
         }
-        self.frontier.resolve(writing.position, writing.end);
+        self.frontiers[writing.shard].resolve(writing.position, writing.end);
     }
 
     pub fn take_task(&mut self, number: u64) -> Option<Waker> {
@@ -177,13 +182,15 @@ impl<T, M: Mode<T>> State<T, M> {
 
     /// The tasks that need wait no longer.
     pub fn take_resolved(&mut self) -> Vec<Task> {
-        let (resolved, gone) = (self.frontier.resolved, self.all_gone());
-        self.tasks.extract_if(.., |task| gone || task.position <= resolved).collect()
+        let (frontiers, gone) = (&self.frontiers, self.all_gone());
+        let over = |task: &mut Task| gone || resolved(frontiers, &task.positions);
+        self.tasks.extract_if(.., over).collect()
     }
 
-    pub fn resolution(&self, position: u64) -> Option<Resolution> {
-        let telling = self.telling.iter().any(|telling| *telling < position);
-        if self.frontier.resolved >= position && !telling {
+    pub fn resolution(&self, positions: &[u64]) -> Option<Resolution> {
+        let before = |shard: usize| positions.get(shard).copied().unwrap_or(0);
+        let telling = self.telling.iter().any(|(shard, position)| *position < before(*shard));
+        if resolved(&self.frontiers, positions) && !telling {
             Some(Resolution::Resolved)
         } else {
             self.all_gone().then_some(Resolution::Stopped)
@@ -191,15 +198,15 @@ impl<T, M: Mode<T>> State<T, M> {
     }
 
     /// No add of any item in flight had returned before this moment.
-    pub fn oldest(&self, shard: &Shard<T, M>, in_flight: u64) -> Option<Instant> {
+    pub fn oldest(&self, shards: &[Arc<Shard<T, M>>], in_flight: u64) -> Option<Instant> {
         let mut queued = in_flight - self.retries.items();
         let mut oldest = self.retries.oldest();
         for Writing { items, opened, .. } in self.slots.iter().filter_map(SlotState::writing) {
             queued -= items;
             oldest = oldest.into_iter().chain([*opened]).min();
         }
-        let in_queue = shard.start + Duration::from_nanos(shard.oldest.get());
-        oldest.into_iter().chain((queued > 0).then_some(in_queue)).min()
+        let in_queues = shards.iter().filter(|_| queued > 0).filter_map(|shard| shard.oldest());
+        oldest.into_iter().chain(in_queues).min()
     }
 
     pub fn keep(&mut self, failed: &mut Vec<FailedItem<T>>) {

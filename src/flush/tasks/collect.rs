@@ -13,7 +13,8 @@ use tokio::task::unconstrained;
 use crate::collect::Buffer;
 use crate::flush::gate::Permit;
 use crate::flush::next::Look;
-use crate::flush::shard::STALL_SLEEP;
+use crate::flush::shard::{STALL_SLEEP, earlier};
+use crate::flush::steal::Stolen;
 use crate::flush::work::Work;
 use crate::flush::{Lease, Shard, Shared};
 use crate::mode::Mode;
@@ -42,27 +43,35 @@ pub async fn next<T, M: Mode<T>>(
     flusher: Flusher,
     buffer: &mut Buffer<T, M>,
 ) -> Option<(Work<T, M>, Permit)> {
-    let mut held = lease(&shared.shard, flusher).await;
+    let shard = shared.served_by(flusher);
+    let mut held = lease(shard, flusher).await;
     let lease: &mut Lease<T, M> = held.lease.as_mut()?;
     let mut backoff = Backoff::default();
     loop {
-        match shared.look(lease, buffer, false) {
-            Look::Work(work, permit) => return Some((work, permit)),
+        match shared.look(shard, lease, buffer, false) {
+            Look::Work(work, permit) => {
+                shared.leave_to_others(shard);
+                return Some((work, permit));
+            }
             Look::Done => return None,
             Look::Progress => backoff = Backoff::default(),
             Look::Wait { position, alarm, alarms, until: _ } => {
-                wait(&shared.shard, lease, position, alarm, alarms).await;
+                let alarm = match shared.steal(shard, lease, buffer) {
+                    Stolen::Work(work, permit) => return Some((work, permit)),
+                    Stolen::Nothing { again } => earlier(alarm, again),
+                };
+                wait(shard, lease, position, alarm, alarms).await;
             }
             Look::Held { until, alarms } => {
-                let until = shared.shard.doze_held(until, shared.shard.clock.now());
-                if park(&shared.shard, Want::Alarm, alarms, until).await.is_some() {
-                    shared.shard.parks.count();
+                let until = shard.doze_held(until, shard.clock.now());
+                if park(shard, Want::Alarm, alarms, until).await.is_some() {
+                    shard.parks.count();
                 }
             }
             Look::Stalled if backoff.wait() => {}
             Look::Stalled => {
                 // What is overdue does not wait for the items behind a stopped producer.
-                if let Look::Work(work, permit) = shared.look(lease, buffer, true) {
+                if let Look::Work(work, permit) = shared.look(shard, lease, buffer, true) {
                     return Some((work, permit));
                 }
                 unconstrained(tokio::time::sleep(STALL_SLEEP)).await;

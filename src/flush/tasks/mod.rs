@@ -116,7 +116,8 @@ where
         let shared = &*shared;
         let seat = shared.ledger.seat(flusher);
         let mut ending = Ending { shared, seat, close_errors: Vec::new() };
-        let _serving = Serving::engine(shared.shard.engine);
+        let _serving = Serving::engine(shared.any().engine);
+        shared.placed.pin(flusher.index); // first: what it allocates is to lie near
         match Executor::new() {
             Ok(executor) => {
                 let watch = Watch { timeout: write_timeout, given_up: Cell::new(false) };
@@ -132,7 +133,7 @@ where
                     mem::forget((executor, ending));
                     return;
                 }
-                shared.shard.bell.forget(flusher.index);
+                shared.served_by(flusher).bell.forget(flusher.index);
                 executor.end();
             }
             Err(error) => {
@@ -167,7 +168,7 @@ where
         }
         let mut attendant = Attendant::new(self, open);
         attendant.serve();
-        if self.shared.shard.forked() {
+        if self.shared.forked() {
             mem::forget(attendant);
             return Life::Forked;
         }
@@ -175,7 +176,7 @@ where
         if let Some(open) = attendant.open.take() {
             ending.close_errors.extend(executor.visit(self.close(open)));
         }
-        if self.shared.shard.forked() { Life::Forked } else { Life::Ended }
+        if self.shared.forked() { Life::Forked } else { Life::Ended }
     }
 
     async fn open(&self) -> Result<(Rc<Open<F::Sink>>, SinkLimits), BoxError> {
@@ -221,7 +222,7 @@ where
     }
 
     fn heed(&self, cx: &mut Context<'_>) {
-        let shard = &self.shared.shard;
+        let shard = self.shared.served_by(self.flusher);
         if !shard.forked() && shard.bell.list(self.flusher.index, cx.waker(), false) {
             self.watch.given_up.set(true);
         }
@@ -252,7 +253,7 @@ where
     fn serve(&mut self) {
         while self.more || !self.flight.is_empty() {
             let next = self.task.executor.visit(self.next());
-            if self.task.shared.shard.forked() {
+            if self.task.shared.forked() {
                 mem::forget(next); // the parent's
                 return;
             }
@@ -277,7 +278,7 @@ where
                 break next;
             }
         };
-        if self.task.shared.shard.forked() {
+        if self.task.shared.forked() {
             return next;
         }
         if self.open.as_ref().is_some_and(|open| open.broken.get()) {
@@ -294,7 +295,7 @@ where
     /// `None`: look again.
     async fn look(&mut self) -> Option<Next<T, M>> {
         let Self { task, flight, buffer, .. } = self;
-        let shard = &task.shared.shard;
+        let shard = task.shared.served_by(task.flusher);
         let room = flight.room().filter(|_| self.more);
         let mut collecting = pin!(async {
             let Some(place) = room else { return pending().await };
@@ -359,7 +360,7 @@ where
             return Ok(Rc::clone(open));
         }
         let opened = self.task.executor.visit(self.task.open());
-        let now = self.task.shared.shard.clock.now();
+        let now = self.task.shared.any().clock.now();
         match opened {
             Ok((open, _)) => Ok(Rc::clone(self.open.insert(open))),
             Err(error) => {
