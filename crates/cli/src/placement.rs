@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
-use sluicegate::Pin;
 use sluicegate::placement::Shards;
+use sluicegate::{Home, Pin};
 
 /// The most rings, flushers or producers: as for the engine.
 pub(crate) const THREADS_MAX: u64 = 1_024;
@@ -35,6 +35,32 @@ impl From<PinArg> for Pin {
             PinArg::None => Self::None,
             PinArg::Node => Self::Node,
             PinArg::Core => Self::Core,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HomeArg {
+    /// One ring of the node where the producer was made.
+    Sticky,
+    /// The producer moves when its thread has moved to another node, once that costs no order.
+    FollowCpu,
+}
+
+impl HomeArg {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sticky => "sticky",
+            Self::FollowCpu => "follow-cpu",
+        }
+    }
+}
+
+impl From<HomeArg> for Home {
+    fn from(home: HomeArg) -> Self {
+        match home {
+            HomeArg::Sticky => Self::Sticky,
+            HomeArg::FollowCpu => Self::FollowCpu,
         }
     }
 }

@@ -46,7 +46,7 @@ fn checked(report: &Value, rounds: usize) -> Vec<&Value> {
 
 #[test]
 fn each_placement_is_measured_in_each_round_with_each_number_of_producers() {
-    let names = ["none+shards=1", "node", "core+home=follow+steal+huge-pages"];
+    let names = ["none+shards=1", "node", "core+home=follow-cpu+overflow+steal+huge-pages"];
     let compare = names.join(",");
     let report = json(&format!("--items 1000 --rounds 3 --producers 1,3 --compare {compare}"));
     for run in checked(&report, 3) {
@@ -65,8 +65,10 @@ fn each_placement_is_measured_in_each_round_with_each_number_of_producers() {
     assert!(report["machine"]["cpus"].as_u64() >= Some(1));
     assert!(report["machine"]["backend"].is_string());
     let last = &array(&report["placements"])[2];
-    assert_eq!((&last["pin"], &last["home"]), (&"core".into(), &"follow".into()));
-    assert_eq!((&last["steal"], &last["huge_pages"]), (&true.into(), &true.into()));
+    assert_eq!((&last["pin"], &last["home"]), (&"core".into(), &"follow-cpu".into()));
+    for word in ["overflow", "steal", "huge_pages"] {
+        assert_eq!(last[word], true, "{last}");
+    }
 }
 
 #[test]

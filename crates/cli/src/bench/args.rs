@@ -23,8 +23,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = count_parser())]
     pub(crate) flushers: usize,
     /// The placements to compare, the first with each of the others. One is a list of words joined
-    /// by `+`, of none, node or core (what flushers are pinned to), shards=RINGS in all or
-    /// shards-per-node=RINGS, home=sticky or home=follow, steal, huge-pages.
+    /// by `+`: none, node or core (what flushers are pinned to; default: node), shards=RINGS in all
+    /// or shards-per-node=RINGS (default: 1), home=follow-cpu, overflow, steal, huge-pages.
     #[arg(long, value_name = "PLACEMENT,…", value_delimiter = ',')]
     #[arg(default_value = "none+shards=1,none,node,core")]
     pub(crate) compare: Vec<Setting>,

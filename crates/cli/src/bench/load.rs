@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use sluicegate::placement::Placement;
 use sluicegate::{Batch, Batcher, Flusher, Producer, Sink, WriteContext, WriteError};
 
 use super::args::{AddArg, BenchArgs, ItemBytes};
@@ -22,7 +23,7 @@ const CHUNK: u64 = 1_024;
 const WARM_UP: u32 = 10;
 
 /// What a run has given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sample {
     /// Added in the time that was measured.
     pub(super) items: u64,
@@ -34,6 +35,8 @@ pub(super) struct Sample {
     pub(super) added: u64,
     /// Seen by the sink.
     pub(super) written: u64,
+    /// Where the system did not do as planned, a sentence each.
+    pub(super) refused: Vec<String>,
 }
 
 impl Sample {
@@ -101,6 +104,7 @@ fn run<T: Numbered>(
     let ended = Instant::now();
     let started = adds.iter().map(|adds| adds.started).min().unwrap_or(ended);
 
+    let refused = refusals(&batcher.placement(), setting);
     let shutdown = batcher.shutdown(LONG);
     let added = Seen::of(warm.iter().chain(&adds));
     let written = totals.seen();
@@ -116,7 +120,14 @@ fn run<T: Numbered>(
         adding: adds.iter().map(|adds| adds.took).sum(),
         added: added.items,
         written: written.items,
+        refused,
     })
+}
+
+fn refusals(placement: &Placement, setting: &Setting) -> Vec<String> {
+    let small = placement.rings.iter().filter(|ring| setting.huge_pages && !ring.huge_pages);
+    let small = small.map(|ring| format!("a ring without huge pages: {}", ring.why));
+    placement.refused().map(str::to_owned).chain(small).collect()
 }
 
 fn spawn<T: Numbered>(

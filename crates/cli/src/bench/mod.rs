@@ -11,6 +11,7 @@ mod probe;
 mod report;
 mod setting;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::thread;
 
@@ -47,7 +48,8 @@ pub(crate) fn command(args: &BenchArgs) -> Result<u8, Failure> {
         cases.extend(settings.map(|setting| Case { producers, setting, samples: Vec::new() }));
     }
     let probes = take_turns(args, &mut cases)?;
-    let notes = notes(args, &machine, &host, &probes);
+    let mut notes = notes(args, &machine, &host, &probes);
+    notes.extend(refusals(args, &cases));
     let report = Report { args, host, cases, probes, notes };
     let out = &mut io::stdout().lock();
     let written = if args.json { report.write_json(out) } else { report.write_table(out) };
@@ -77,7 +79,6 @@ fn take_turns(args: &BenchArgs, cases: &mut [Case]) -> Result<Vec<f64>, Failure>
 /// What makes the figures worth less than they seem.
 fn notes(args: &BenchArgs, machine: &Machine, host: &Host, probes: &[f64]) -> Vec<String> {
     let mut notes = machine.notes.clone();
-    notes.push(setting::NOT_FOLLOWED.to_owned());
     let most = args.producers.iter().copied().max().unwrap_or(0);
     let plans = args.compare.iter().map(|s| plan(&machine.topology, &s.options(args.flushers)));
     let flushers = plans.map(|plan| plan.flushers().len());
@@ -102,6 +103,17 @@ fn notes(args: &BenchArgs, machine: &Machine, host: &Host, probes: &[f64]) -> Ve
         notes.push("a virtual machine: its host may move CPUs, and has other work".to_owned());
     }
     notes
+}
+
+/// Where the system did not do as planned, once for each placement.
+fn refusals(args: &BenchArgs, cases: &[Case]) -> BTreeSet<String> {
+    let mut refusals = BTreeSet::new();
+    for case in cases {
+        let Some(setting) = args.compare.get(case.setting) else { continue };
+        let all = case.samples.iter().flat_map(|sample| &sample.refused);
+        refusals.extend(all.map(|refused| format!("{setting}: {refused}")));
+    }
+    refusals
 }
 
 /// The CPUs that threads of this process can have at a time; a cgroup's quota counts.

@@ -181,6 +181,7 @@ impl Report<'_> {
                 "add_ns": sample.add_ns(),
                 "added": sample.added,
                 "written": sample.written,
+                "refused": sample.refused,
             })
         });
         json!({

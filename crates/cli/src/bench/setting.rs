@@ -4,16 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum as _;
-use serde::Serialize;
 use serde_json::{Value, json};
-use sluicegate::Builder;
 use sluicegate::placement::{Options, Shards};
+use sluicegate::{Builder, Overflow, Pin};
 
-use crate::placement::{PinArg, THREADS_MAX};
+use crate::placement::{HomeArg, PinArg, THREADS_MAX};
 
-/// What there is to say as long as [`Setting::apply`] leaves something out.
-pub(super) const NOT_FOLLOWED: &str =
-    "the engine does not follow the placement yet: the lines differ by chance alone";
+/// What a placement may be said with.
+const WORDS: &str = "none, node, core, shards=N, shards-per-node=N, home=sticky, home=follow-cpu, \
+                     overflow, steal or huge-pages";
 
 /// Where rings and flushers are to be. `Display` writes it as `--compare` takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +20,9 @@ pub(crate) struct Setting {
     pub(crate) pin: PinArg,
     pub(crate) shards: Shards,
     pub(crate) home: HomeArg,
+    pub(crate) overflow: bool,
     pub(crate) steal: bool,
     pub(crate) huge_pages: bool,
-}
-
-/// What a producer does when its thread has moved to another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum HomeArg {
-    Sticky,
-    Follow,
 }
 
 impl Default for Setting {
@@ -39,6 +31,7 @@ impl Default for Setting {
             pin: PinArg::Node,
             shards: Shards::PerNode(1),
             home: HomeArg::Sticky,
+            overflow: false,
             steal: false,
             huge_pages: false,
         }
@@ -64,26 +57,23 @@ impl FromStr for Setting {
 impl Setting {
     /// Takes a word, and says what it was about.
     fn take(&mut self, word: &str) -> Result<&'static str, String> {
-        match word.split_once('=') {
-            Some(("shards", rings)) => self.shards = Shards::Total(number(rings)?),
-            Some(("shards-per-node", rings)) => self.shards = Shards::PerNode(number(rings)?),
-            Some(("home", "sticky")) => self.home = HomeArg::Sticky,
-            Some(("home", "follow")) => self.home = HomeArg::Follow,
-            None if word == "steal" => self.steal = true,
-            None if word == "huge-pages" => self.huge_pages = true,
-            None if let Ok(pin) = PinArg::from_str(word, false) => self.pin = pin,
-            _ => {
-                return Err(format!(
-                    "unknown word {word:?}; use none, node, core, shards=N, shards-per-node=N, \
-                     home=sticky, home=follow, steal or huge-pages"
-                ));
-            }
+        let (name, value) = word.split_once('=').unzip();
+        match (name.unwrap_or(word), value) {
+            ("shards", Some(rings)) => self.shards = Shards::Total(number(rings)?),
+            ("shards-per-node", Some(rings)) => self.shards = Shards::PerNode(number(rings)?),
+            ("home", Some(home)) => self.home = HomeArg::from_str(home, false)?,
+            ("overflow", None) => self.overflow = true,
+            ("steal", None) => self.steal = true,
+            ("huge-pages", None) => self.huge_pages = true,
+            (pin, None) if let Ok(pin) = PinArg::from_str(pin, false) => self.pin = pin,
+            _ => return Err(format!("unknown word {word:?}; use {WORDS}")),
         }
-        Ok(match word.split('=').next() {
-            Some("shards" | "shards-per-node") => "shards",
-            Some("home") => "home",
-            Some("steal") => "steal",
-            Some("huge-pages") => "huge-pages",
+        Ok(match name.unwrap_or(word) {
+            "shards" | "shards-per-node" => "shards",
+            "home" => "home",
+            "overflow" => "overflow",
+            "steal" => "steal",
+            "huge-pages" => "huge-pages",
             _ => "the pin",
         })
     }
@@ -93,27 +83,36 @@ impl Setting {
         Options::default().pin(self.pin.into()).shards(self.shards).flushers(flushers)
     }
 
-    /// Tells the engine: for the time being, only how many flushers it has.
+    /// Tells the engine.
     pub(crate) fn apply<T: Send + 'static>(
         &self,
         builder: Builder<T>,
         flushers: usize,
     ) -> Builder<T> {
-        builder.flushers(flushers)
+        let Self { pin, shards, home, overflow, steal, huge_pages } = *self;
+        builder
+            .flushers(flushers)
+            .pin(pin.into())
+            .shards(shards)
+            .home(home.into())
+            .overflow(if overflow { Overflow::Nearest } else { Overflow::Stay })
+            .steal(steal)
+            .huge_pages(huge_pages)
     }
 
     pub(crate) fn to_json(self) -> Value {
-        let Self { pin, shards, home, steal, huge_pages } = self;
+        let Self { pin, shards, home, overflow, steal, huge_pages } = self;
         let (total, per_node) = match shards {
             Shards::Total(rings) => (Some(rings), None),
             Shards::PerNode(rings) => (None, Some(rings)),
         };
         json!({
             "name": self.to_string(),
-            "pin": sluicegate::Pin::from(pin).name(),
+            "pin": Pin::from(pin).name(),
             "shards": total,
             "shards_per_node": per_node,
-            "home": home,
+            "home": home.name(),
+            "overflow": overflow,
             "steal": steal,
             "huge_pages": huge_pages,
         })
@@ -122,13 +121,16 @@ impl Setting {
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(sluicegate::Pin::from(self.pin).name())?;
+        f.write_str(Pin::from(self.pin).name())?;
         match self.shards {
             Shards::PerNode(1) => {}
             Shards::PerNode(rings) => write!(f, "+shards-per-node={rings}")?,
             Shards::Total(rings) => write!(f, "+shards={rings}")?,
         }
-        f.write_str(if self.home == HomeArg::Follow { "+home=follow" } else { "" })?;
+        if self.home != HomeArg::Sticky {
+            write!(f, "+home={}", self.home.name())?;
+        }
+        f.write_str(if self.overflow { "+overflow" } else { "" })?;
         f.write_str(if self.steal { "+steal" } else { "" })?;
         f.write_str(if self.huge_pages { "+huge-pages" } else { "" })
     }
@@ -147,28 +149,35 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let names = ["none+shards=1", "node", "core+shards-per-node=2", "core+home=follow+steal"];
+        let names =
+            ["none+shards=1", "node", "core+shards-per-node=2", "core+home=follow-cpu+steal"];
         for name in names {
             assert_eq!(name.parse::<Setting>().unwrap().to_string(), name);
         }
-        let all: Setting = "huge-pages + steal+home=follow+shards=8+core".parse().unwrap();
+        let all: Setting =
+            "huge-pages + steal+overflow+home=follow-cpu+shards=8+core".parse().unwrap();
         let expected = Setting {
             pin: PinArg::Core,
             shards: Shards::Total(8),
-            home: HomeArg::Follow,
+            home: HomeArg::FollowCpu,
+            overflow: true,
             steal: true,
             huge_pages: true,
         };
         assert_eq!(all, expected);
-        assert_eq!(all.to_string(), "core+shards=8+home=follow+steal+huge-pages");
+        assert_eq!(all.to_string(), "core+shards=8+home=follow-cpu+overflow+steal+huge-pages");
         assert_eq!("shards-per-node=1+home=sticky".parse(), Ok(Setting::default()));
     }
 
     #[test]
     fn what_cannot_be_read_is_refused() {
         let bad = ["", "cores", "core+", "core+none", "shards=0", "shards=1025", "shards=x"];
-        for bad in bad.into_iter().chain(["home=far", "steal+steal", "shards=1+shards-per-node=1"])
-        {
+        for bad in bad.into_iter().chain([
+            "home=far",
+            "steal=1",
+            "steal+steal",
+            "shards=1+shards-per-node=1",
+        ]) {
             assert!(bad.parse::<Setting>().is_err(), "{bad}");
         }
     }
