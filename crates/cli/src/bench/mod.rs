@@ -56,10 +56,13 @@ pub(crate) fn command(args: &BenchArgs) -> Result<u8, Failure> {
     or_enough(written.map(|()| 0).map_err(Failure::Io))
 }
 
-/// Measures each case once a round. Returns the probes, one before each round and one after the
-/// last.
+/// Measures each case once a round, after a run that does not count: the first one of a process is
+/// slow. Returns the probes, one before each round and one after the last.
 fn take_turns(args: &BenchArgs, cases: &mut [Case]) -> Result<Vec<f64>, Failure> {
     let bar = ProgressBar::new(u64::from(args.rounds) * cases.len() as u64);
+    if let (Some(setting), Some(&producers)) = (args.compare.first(), args.producers.first()) {
+        load::measure(args, setting, producers)?;
+    }
     let mut probes = vec![probe::round_trip_ns()?];
     let mut order: Vec<usize> = (0..cases.len()).collect();
     for _ in 0..args.rounds {
