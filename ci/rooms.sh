@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Proves that what needs an argument stays where it is argued for: `unsafe` in src/ring, and in the one file of system
-# calls of the NUMA checks; orderings other than Relaxed in src/ring and src/wait; the originals of atomics, locks and
+# Proves that what needs an argument stays where it is argued for: `unsafe` in src/ring, and in the files of system calls
+# of the placement and of the NUMA checks; orderings other than Relaxed in src/ring and src/wait; the originals of atomics, locks and
 # cells behind the loom door (src/sync.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ stays() {
 }
 
 roots+=(numa-tests/src)
-stays '(^|[^_[:alnum:]])unsafe([^_[:alnum:]]|$)' "unsafe code" src/ring numa-tests/src/sys.rs
+stays '(^|[^_[:alnum:]])unsafe([^_[:alnum:]]|$)' "unsafe code" src/ring src/placement/sys.rs numa-tests/src/sys.rs
 roots=(src crates)
 stays '(^|[^_[:alnum:]])(AcqRel|Acquire|Release|SeqCst)([^_[:alnum:]]|$)' "an ordering" src/ring src/wait src/sync.rs
 stays 'std::sync::([{].*)?(atomic|Mutex|Condvar|RwLock)|core::cell|cell::UnsafeCell' "an original" \

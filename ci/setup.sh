@@ -31,17 +31,32 @@ step() {
 need() {
     local command="$1"
     shift
-    command -v "$command" >/dev/null 2>&1 && return 0
+    needs "'$command'" "command -v $command" "$@"
+}
+
+# need_library NAME VERSION PACKAGE…: pkg-config must know the library, of that version or newer, and what it needs
+# itself; the Debian packages bring them.
+need_library() {
+    local name="$1" version="$2"
+    shift 2
+    needs "the library '$name' $version" "pkg-config --static --libs '$name >= $version'" "$@"
+}
+
+# needs WHAT TEST PACKAGE…: the test is a command that succeeds when it is there.
+needs() {
+    local what="$1" test="$2"
+    shift 2
+    eval "$test" >/dev/null 2>&1 && return 0
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        die "'$command' is missing; on Debian: apt-get install $*"
+        die "$what is missing; on Debian: apt-get install $*"
     fi
-    say "installing $* (for '$command')"
+    say "installing $* (for $what)"
     if [ -z "${SLUICEGATE_APT_UPDATED:-}" ]; then
         apt-get update -qq
         export SLUICEGATE_APT_UPDATED=1
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-    command -v "$command" >/dev/null 2>&1 || die "'$command' is still missing after installing $*"
+    eval "$test" >/dev/null 2>&1 || die "$what is still missing after installing $*"
 }
 
 # crate_tool COMMAND CRATE VERSION: builds a tool of cargo's once, into the target directory, and puts it on the PATH.
@@ -66,6 +81,9 @@ command -v cargo >/dev/null 2>&1 \
 need cc gcc libc6-dev
 need make make
 need patch patch
+# For the feature `numa`, which the command and `--all-features` have.
+need pkg-config pkg-config
+need_library hwloc 2.8.0 libhwloc-dev libudev-dev
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     say "ready: $(cargo --version), $(cc --version | head -n 1)"

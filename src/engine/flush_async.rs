@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Batcher, Shutdown};
 use crate::error::FlushError;
+use crate::flush::Positions;
 use crate::guard::guarded;
 use crate::mode::{Mode, Plain};
 use crate::ring::in_child;
@@ -21,7 +22,7 @@ use crate::telemetry::Tally;
 pub struct FlushAsync<'b, T: Send + 'static, M: Mode<T> = Plain> {
     batcher: &'b Batcher<T, M>,
     /// Known from the first poll on.
-    positions: Option<Box<[u64]>>,
+    positions: Option<Positions>,
     task: Option<u64>,
 }
 

@@ -1,6 +1,7 @@
 //! Starts an engine: its parts, and its threads.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -20,8 +21,10 @@ use crate::flush::{
     Policy, Retries, Seat, Shard, Shared,
 };
 use crate::mode::Mode;
-use crate::placement::{Machine, Pin, Placed, Placement, Shards, Topology, bind_thread};
-use crate::ring::{CloseInChild, Ring, enlist};
+use crate::placement::{
+    Machine, Pin, Placed, Placement, Shards, Topology, bind_memory, bind_thread,
+};
+use crate::ring::{CapacityError, CloseInChild, Got, InPages, Pages, Ring, enlist};
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 use crate::sink::AsyncSinkFactory;
@@ -251,7 +254,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         policy.weight = weight.clone();
         let make = &|index| {
             let former = Former::new(triggers.clone(), weight.clone(), clock.now());
-            let ring = Ring::new(config.queue_depth)
+            let ring = ring(&config, &placed, index)
                 .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
             Ok(Arc::new(Shard::new(index, &common, ring, former.of_shard(index, shards))))
         };
@@ -272,6 +275,23 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             write_timeout: config.write_timeout,
         })
     }
+}
+
+/// The ring of a shard: where nothing was asked for, on the heap.
+fn ring<E>(config: &Config, placed: &Placed, index: usize) -> Result<Ring<E>, CapacityError> {
+    let (huge, node) = (config.huge_pages, placed.memory_of(index));
+    if !huge && node.is_none() {
+        return Ring::new(config.queue_depth);
+    }
+    let bind = |memory: &[MaybeUninit<u8>]| node.map(|node| bind_memory(memory, node));
+    let (ring, InPages { bound, got }) = Ring::in_pages(config.queue_depth, Pages { huge }, bind)?;
+    let in_huge = match got {
+        Got::HugePages => Ok(()),
+        Got::Refused(why) => Err(why),
+        Got::Pages => Err("the system gave none".to_owned()),
+    };
+    placed.lies(index, bound.flatten(), huge.then_some(in_huge));
+    Ok(ring)
 }
 
 /// Does this on a thread that runs on the node where the memory of a ring is to lie, so that what it

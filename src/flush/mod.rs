@@ -49,6 +49,7 @@ pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
 pub use retries::{Bounds, Retries};
 pub use shard::{Admission, Common, Lease, Shard};
+pub use shards::Positions;
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
 pub use tasks::AsyncFlusherThread;

@@ -1,5 +1,6 @@
 //! The shards of an engine, together.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::policy::key_of;
@@ -7,6 +8,24 @@ use super::{Shard, Shared};
 use crate::mode::Mode;
 use crate::sink::Flusher;
 use crate::telemetry::{Stats, Tally};
+
+/// A position of each shard. No allocation where there is but one.
+#[derive(Clone, Debug)]
+pub enum Positions {
+    One(u64),
+    Many(Box<[u64]>),
+}
+
+impl Deref for Positions {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Self::One(position) => std::slice::from_ref(position),
+            Self::Many(positions) => positions,
+        }
+    }
+}
 
 impl<T, M: Mode<T>> Shared<T, M> {
     /// For what any shard can say: which engine it is, the time, the bytes in use.
@@ -78,8 +97,11 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// Asks for everything that was added before this call, and says up to which position of each
     /// shard that is.
-    pub fn demand_all(&self) -> Box<[u64]> {
-        self.shards.iter().map(|shard| shard.demand_all()).collect()
+    pub fn demand_all(&self) -> Positions {
+        match &self.shards[..] {
+            [shard] => Positions::One(shard.demand_all()),
+            shards => Positions::Many(shards.iter().map(|shard| shard.demand_all()).collect()),
+        }
     }
 
     /// Where the items are, exactly, at this moment.

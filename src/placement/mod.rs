@@ -38,25 +38,45 @@
 //! assert!(plan.to_string().contains("[5=F1]")); // a drawing for the terminal
 //! ```
 
+#[cfg(not(any(loom, shuttle)))]
+mod affinity;
 mod bind;
 mod cores;
 mod cpuset;
 mod draw;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod hwloc;
 mod json;
 mod machine;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod machine_tests;
 mod options;
 mod placed;
 mod plan;
+#[cfg(any(feature = "testing", test, loom, shuttle))]
+mod pretend;
+#[cfg(not(any(loom, shuttle)))]
+mod process;
+#[cfg(feature = "numa")]
+#[cfg(not(any(loom, shuttle)))]
+mod survey;
+#[cfg(not(any(loom, shuttle)))]
+mod sys;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod tests;
 mod topology;
 
-pub(crate) use bind::bind_thread;
+pub(crate) use bind::{bind_memory, bind_thread};
 pub use cpuset::CpuSet;
 pub use machine::Machine;
 pub use options::{Options, Pin, Shards};
 pub(crate) use placed::Placed;
 pub use placed::{FlusherPlacement, Placement, RingPlacement};
 pub use plan::{FlusherPlan, LeftOut, NodePlan, Plan, RingPlan, plan};
+#[cfg(any(feature = "testing", test, loom, shuttle))]
+#[doc(hidden)] // see `testing`
+pub use pretend::seem_on_cpu;
 pub use topology::{Cpu, NumaNode, Topology, TopologyBuilder};

@@ -116,6 +116,8 @@ impl Placed {
 
     /// The node of the CPU that the calling thread runs on.
     pub fn home(&self) -> usize {
+        #[cfg(any(feature = "testing", test, loom, shuttle))]
+        let current_cpu = || super::pretend::seeming_cpu().or_else(current_cpu);
         current_cpu().map_or(0, |cpu| self.plan.home(cpu))
     }
 
@@ -136,11 +138,6 @@ impl Placed {
     /// The other rings, the nearest first: those of the same node, then those of other nodes.
     pub fn near(&self, ring: usize) -> &[usize] {
         self.near.get(ring).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether anything is to be at a certain place.
-    pub fn is_placed(&self) -> bool {
-        self.binds_memory || self.plan.flushers().iter().any(|flusher| flusher.cpus.is_some())
     }
 
     /// The CPUs of the node of a ring, for who is to touch its memory first.
@@ -166,29 +163,32 @@ impl Placed {
             Ok(()) => entry.got = Some(cpus.clone()),
             Err(why) => {
                 entry.got = None;
-                entry.why = format!("flusher {flusher} is not pinned to CPU {cpus}: {why}");
+                entry.why = format!("flusher {flusher}: {why}");
             }
         }
     }
 
-    /// Takes note of where the memory of a ring lies: bound, or why not; in huge pages, or why not.
-    pub fn lies(&self, ring: usize, bound: Option<Result<(), String>>, huge: Result<bool, String>) {
+    /// Takes note of how binding the memory of a ring went, and whether it lies in huge pages, if it
+    /// was to.
+    pub fn lies(
+        &self,
+        ring: usize,
+        bound: Option<Result<(), String>>,
+        huge: Option<Result<(), String>>,
+    ) {
         let mut report = lock(&self.report);
         let Some(entry) = report.rings.get_mut(ring) else { return };
         match bound {
             Some(Ok(())) => entry.got = entry.wanted,
             Some(Err(why)) => {
-                let node = entry.wanted.unwrap_or(0);
-                entry.why = format!(
-                    "ring {ring} is not bound to node {node}, but first touched by a thread there: \
-                     {why}"
-                );
+                entry.why =
+                    format!("ring {ring}: {why}; it was first touched by a thread of the node");
             }
             None => {}
         }
-        match huge {
-            Ok(huge) => entry.huge_pages = huge,
-            Err(why) => entry.why = format!("{}; no huge pages: {why}", entry.why),
+        entry.huge_pages = matches!(huge, Some(Ok(())));
+        if let Some(Err(why)) = huge {
+            entry.why = format!("{}; no huge pages: {why}", entry.why);
         }
     }
 }

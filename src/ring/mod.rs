@@ -48,6 +48,10 @@
 mod error;
 mod fork;
 mod front;
+#[cfg(all(unix, not(any(loom, shuttle, miri))))]
+mod huge;
+mod memory;
+mod region;
 mod slot;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
@@ -62,6 +66,8 @@ use crate::sync::{AtomicU64, Ordering, mutated, weaken};
 pub use error::{CapacityError, PopError, PushError, RunError};
 pub(crate) use fork::{CloseInChild, enlist, generation, in_child};
 pub(crate) use front::{Front, Run};
+use memory::Slots;
+pub(crate) use memory::{Got, InPages, Pages};
 use slot::Slot;
 
 /// What `tail` and `head` hold: twice a position, and in `tail` the close bit.
@@ -116,14 +122,15 @@ pub struct Ring<T> {
     tail: CachePadded<AtomicU64>,
     /// Where the next pop comes from. Contended by consumers.
     head: CachePadded<AtomicU64>,
-    slots: Box<[Slot<T>]>,
+    slots: Slots<T>,
     mask: u64,
     /// The first word; 0 but in tests that start just before words wrap.
     start: Word,
 }
 
-// SAFETY: the items are all that a ring owns besides plain words, and it hands them on by value:
-// whichever thread holds the ring may drop or take them, which is what `T: Send` allows.
+// SAFETY: the items are all that a ring owns besides plain words and memory, which belongs to no
+// thread, and it hands them on by value: whichever thread holds the ring may drop or take them,
+// which is what `T: Send` allows.
 unsafe impl<T: Send> Send for Ring<T> {}
 
 // SAFETY: through `&Ring` an item is written only by the holder of a claim and moved out only by
@@ -161,27 +168,21 @@ impl<T> Ring<T> {
     /// (`position` 2⁶³ − 1).
     #[doc(hidden)]
     pub fn starting_at(capacity: usize, position: u64) -> Result<Self, CapacityError> {
-        if !capacity.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
-            return Err(CapacityError { got: capacity, memory: false });
-        }
-        let mut slots = Vec::new();
-        slots
-            .try_reserve_exact(capacity)
-            .map_err(|_| CapacityError { got: capacity, memory: true })?;
+        let slots = Slots::on_heap(capacity, first_lap(capacity, position)?)
+            .ok_or(CapacityError { got: capacity, memory: true })?;
+        Ok(Self::over(slots, position))
+    }
+
+    /// A ring of these slots, which [`first_lap`] made.
+    fn over(slots: Slots<T>, position: u64) -> Self {
         let start = position.wrapping_mul(STEP);
-        let mask = capacity as u64 - 1;
-        for index in 0..capacity as u64 {
-            // How far after `position` this slot comes round.
-            let lap = index.wrapping_sub(position) & mask;
-            slots.push(Slot::free_for(start.wrapping_add(lap * STEP)));
-        }
-        Ok(Self {
+        Self {
             tail: CachePadded::new(AtomicU64::new(start)),
             head: CachePadded::new(AtomicU64::new(start)),
-            slots: slots.into_boxed_slice(),
-            mask,
+            mask: slots.len() as u64 - 1,
+            slots,
             start,
-        })
+        }
     }
 
     /// Number of slots.
@@ -593,6 +594,23 @@ impl<T> fmt::Debug for Ring<T> {
             .field("closed", &self.is_closed())
             .finish()
     }
+}
+
+/// Makes the slots of an empty ring, each from its index.
+fn first_lap<T>(
+    capacity: usize,
+    position: u64,
+) -> Result<impl Fn(usize) -> Slot<T>, CapacityError> {
+    if !capacity.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&capacity) {
+        return Err(CapacityError { got: capacity, memory: false });
+    }
+    let start = position.wrapping_mul(STEP);
+    let mask = capacity as u64 - 1;
+    Ok(move |index| {
+        // How far after `position` this slot comes round.
+        let lap = (index as u64).wrapping_sub(position) & mask;
+        Slot::free_for(start.wrapping_add(lap * STEP))
+    })
 }
 
 /// Whether word `a` lies at or after word `b`, with wrap-around.

@@ -20,3 +20,4 @@ impl<T> Slot<T> {
 
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Slot<u64>>() == 16, "a slot is its item and eight bytes");
+const _: () = assert!(!std::mem::needs_drop::<Slot<String>>(), "what is in a slot is the ring's");

@@ -1,6 +1,9 @@
 //! The ring against a `VecDeque`, at every small capacity, also where words wrap; and each way an
 //! item can be dropped.
 
+#[cfg(all(unix, not(miri)))]
+mod pages;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;

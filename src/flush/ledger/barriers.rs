@@ -4,6 +4,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::{Ledger, State};
+use crate::flush::Positions;
 use crate::flush::shard::Shard;
 use crate::guard::guarded;
 use crate::mode::{Mode, Tag};
@@ -13,7 +14,7 @@ use crate::sync::{MutexGuard, lock, mutated, wait, wait_timeout};
 /// A task that waits.
 pub struct Task {
     pub number: u64,
-    pub positions: Box<[u64]>,
+    pub positions: Positions,
     pub waker: Waker,
 }
 
@@ -38,7 +39,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     /// between polls; one that is not polled again must [`forget`](Self::forget) it.
     pub fn poll_resolved(
         &self,
-        positions: &[u64],
+        positions: &Positions,
         task: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Resolution> {
@@ -50,7 +51,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             state.last_task += 1;
             *task = Some(state.last_task);
             let number = state.last_task;
-            let positions = positions.into();
+            let positions = positions.clone();
             state.tasks.push(Task { number, positions, waker });
         }
         drop(state);
