@@ -1,6 +1,7 @@
 //! One run: producers add through an engine, whose sink counts and adds up.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -106,7 +107,7 @@ fn run<T: Numbered>(
 
     let refused = refusals(&batcher.placement(), setting);
     let shutdown = batcher.shutdown(LONG);
-    let added = Seen::of(warm.iter().chain(&adds));
+    let added = Seen::added::<T>(warm.iter().chain(&adds));
     let written = totals.seen();
     if !shutdown.is_clean() || shutdown.tally.flushed_ok != added.items || added != written {
         return Err(Failure::Io(io::Error::other(format!(
@@ -115,7 +116,7 @@ fn run<T: Numbered>(
         ))));
     }
     Ok(Sample {
-        items: adds.iter().map(|adds| adds.items).sum(),
+        items: adds.iter().map(Adds::items).sum(),
         took: ended - started,
         adding: adds.iter().map(|adds| adds.took).sum(),
         added: added.items,
@@ -152,10 +153,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn of<'a>(adds: impl Iterator<Item = &'a Adds>) -> Self {
-        adds.fold(Self { items: 0, sum: 0 }, |Self { items, sum }, adds| Self {
-            items: items + adds.items,
-            sum: sum.wrapping_add(adds.sum),
+    /// What producers have added; found out when time no longer counts.
+    fn added<'a, T: Numbered>(adds: impl Iterator<Item = &'a Adds>) -> Self {
+        let numbers = adds.flat_map(|adds| adds.numbers.clone());
+        numbers.fold(Self { items: 0, sum: 0 }, |Self { items, sum }, number| Self {
+            items: items + 1,
+            sum: sum.wrapping_add(T::of(number).sum()),
         })
     }
 }
@@ -200,8 +203,14 @@ impl<T: Numbered> Sink<T> for Counting {
 struct Adds {
     started: Instant,
     took: Duration,
-    items: u64,
-    sum: u64,
+    /// What items were made of.
+    numbers: Range<u64>,
+}
+
+impl Adds {
+    fn items(&self) -> u64 {
+        self.numbers.end - self.numbers.start
+    }
 }
 
 /// Has each producer add its share of so many items, or until time is up.
@@ -268,12 +277,10 @@ fn add<T: Numbered>(
             break;
         }
     }
-    let took = started.elapsed();
-    let sum = (first..next).fold(0_u64, |sum, number| sum.wrapping_add(T::of(number).sum()));
-    Ok(Adds { started, took, items: next - first, sum })
+    Ok(Adds { started, took: started.elapsed(), numbers: first..next })
 }
 
-fn add_each<T: Numbered>(producer: &Producer<T>, numbers: std::ops::Range<u64>) -> io::Result<()> {
+fn add_each<T: Numbered>(producer: &Producer<T>, numbers: Range<u64>) -> io::Result<()> {
     for number in numbers {
         producer.add(T::of(number)).map_err(|error| io::Error::other(error.to_string()))?;
     }
@@ -282,7 +289,7 @@ fn add_each<T: Numbered>(producer: &Producer<T>, numbers: std::ops::Range<u64>) 
 
 fn add_runs<T: Numbered>(
     producer: &Producer<T>,
-    numbers: std::ops::Range<u64>,
+    numbers: Range<u64>,
     run: &mut Vec<T>,
 ) -> io::Result<()> {
     let mut next = numbers.start;
@@ -320,7 +327,11 @@ mod tests {
             assert!(batcher.shutdown(LONG).is_clean());
             let items = CHUNK + RUN + 1;
             let expected = Seen { items, sum: (0..items).sum() };
-            assert_eq!((Seen::of(adds.iter()), totals.seen()), (expected, expected), "{how:?}");
+            assert_eq!(
+                (Seen::added::<u64>(adds.iter()), totals.seen()),
+                (expected, expected),
+                "{how:?}"
+            );
         }
     }
 

@@ -103,6 +103,7 @@ impl Report<'_> {
             Some(nodes) => format!("{nodes} NUMA nodes"),
             None => "NUMA nodes not known".to_owned(),
         };
+        let rounds = if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") };
         let length = match self.args.items {
             Some(items) => format!("{} items", grouped(items)),
             None => format!("{} s", self.args.seconds.as_secs_f64()),
@@ -116,7 +117,7 @@ impl Report<'_> {
         writeln!(out, "{cpus} CPUs, {nodes} (backend: {backend})")?;
         writeln!(
             out,
-            "{rounds} rounds of {length}; items of {bytes} bytes, added {how}; batches of \
+            "{rounds} of {length}; items of {bytes} bytes, added {how}; batches of \
              {max_batch_size}; rings of {depth}, each with its flushers ({flushers})"
         )
     }
