@@ -15,9 +15,9 @@ use super::figures::Quartiles;
 const BURSTS: u64 = 401;
 const TRIPS: u64 = 50;
 /// There is an end even where threads have to wait for a CPU at each turn.
-const ENOUGH: Duration = Duration::from_millis(50);
+const ENOUGH: Duration = Duration::from_millis(150);
 /// Waiting longer than this, a thread lets the other have the CPU: they may have the same one.
-const SPINS: u32 = 1 << 12;
+const SPINS: u32 = 1 << 9;
 /// The turn after the last.
 const END: u64 = u64::MAX;
 
