@@ -98,10 +98,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// For what every shard can say; mostly it is the one that the items go to.
     #[inline(always)]
     pub(super) fn any(&self) -> &Shard<T, M> {
-        match &self.route {
-            Route::Home(shard) => shard,
-            Route::Keyed | Route::Following(_) => self.shared.any(),
-        }
+        self.route.home().unwrap_or_else(|| self.shared.any())
     }
 
     /// Adds an item. While the queue is full it waits, a few microseconds awake, then asleep; under
@@ -301,9 +298,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     #[inline(always)]
     pub(super) fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
-        match &self.route {
-            Route::Home(shard) => shard.push(entry),
-            Route::Keyed | Route::Following(_) => self.push_routed(entry),
+        match self.route.home() {
+            Some(shard) => shard.push(entry),
+            None => self.push_routed(entry),
         }
     }
 

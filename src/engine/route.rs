@@ -23,20 +23,18 @@ use crate::error::Refused;
 use crate::flush::Resolution;
 use crate::flush::{Serving, Shard, Shared};
 use crate::mode::{Mode, RunRefused};
-use crate::ring::Front;
+use crate::ring::{Front, Word};
 use crate::sync::{Mutex, lock, mutated};
 
 /// Adds from one look at the CPU to the next.
 const LOOK_EVERY: u32 = 64;
 
 /// Where a producer's items go.
-pub(super) enum Route<T, M: Mode<T>> {
-    /// To this shard.
-    Home(Arc<Shard<T, M>>),
-    /// To the shard of the item's key.
-    Keyed,
-    /// To a shard of the node that its thread runs on.
-    Following(Mutex<Following>),
+pub(super) struct Route<T, M: Mode<T>> {
+    /// To this shard, all of them. On the hot path nothing else is looked at.
+    home: Option<Arc<Shard<T, M>>>,
+    /// Else to a shard of the node that its thread runs on; else to the shard of the item's key.
+    following: Option<Mutex<Following>>,
 }
 
 /// A producer that follows its thread.
@@ -78,28 +76,40 @@ impl<T, M: Mode<T>> Route<T, M> {
     /// For a producer on that node; without one on the node of the CPU that it runs on now.
     pub fn new(shared: &Shared<T, M>, node: Option<usize>) -> Self {
         if shared.shards.len() == 1 {
-            return Self::Home(Arc::clone(shared.any()));
+            return Self::to(shared.any());
         }
         if shared.is_keyed() {
-            return Self::Keyed;
+            return Self { home: None, following: None };
         }
         let placed = &shared.placed;
         let shard = placed.next_shard(node.unwrap_or_else(|| placed.home()));
         match node {
-            None if shared.follows => Self::Following(Mutex::new(Following::at(shard))),
-            _ => Self::Home(Arc::clone(&shared.shards[shard])),
+            None if shared.follows => Self::follow(Following::at(shard)),
+            _ => Self::to(&shared.shards[shard]),
         }
     }
 
-    #[cfg(feature = "futures")]
+    fn to(shard: &Arc<Shard<T, M>>) -> Self {
+        Self { home: Some(Arc::clone(shard)), following: None }
+    }
+
+    fn follow(following: Following) -> Self {
+        Self { home: None, following: Some(Mutex::new(following)) }
+    }
+
+    /// The shard that all items go to.
+    #[inline(always)]
+    pub fn home(&self) -> Option<&Shard<T, M>> {
+        self.home.as_deref()
+    }
+
     /// The same place in the same order.
+    #[cfg(feature = "futures")]
     pub fn same(&self) -> Self {
-        match self {
-            Self::Home(shard) => Self::Home(Arc::clone(shard)),
-            Self::Keyed => Self::Keyed,
-            Self::Following(state) => {
-                Self::Following(Mutex::new(Following { waiting: 0, ..*lock(state) }))
-            }
+        match (&self.home, &self.following) {
+            (Some(shard), _) => Self::to(shard),
+            (None, Some(state)) => Self::follow(Following { waiting: 0, ..*lock(state) }),
+            (None, None) => Self { home: None, following: None },
         }
     }
 }
@@ -110,11 +120,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// its key.
     #[must_use]
     pub fn home(&self) -> Option<usize> {
-        let shard = match &self.route {
-            Route::Home(shard) => shard.index,
-            Route::Keyed => return None,
-            Route::Following(state) => lock(state).shard,
-        };
+        let Route { home, following } = &self.route;
+        let following = || Some(lock(following.as_ref()?).shard);
+        let shard = home.as_ref().map(|shard| shard.index).or_else(following)?;
         Some(self.shared.placed.node_of(shard))
     }
 
@@ -144,9 +152,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             Resolution::Stopped => return Err(FlushError::Stopped(self.shared.tally())),
         }
         let shard = placed.next_shard(node);
-        match &self.route {
-            Route::Following(state) => *lock(state) = Following::at(shard),
-            _ => self.route = Route::Home(Arc::clone(&self.shared.shards[shard])),
+        match &self.route.following {
+            Some(state) => *lock(state) = Following::at(shard),
+            None => self.route = Route::to(&self.shared.shards[shard]),
         }
         self.on = None;
         Ok(())
@@ -154,66 +162,62 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     /// The shard to which an item goes.
     pub(super) fn shard_of(&self, item: &T) -> &Shard<T, M> {
-        match &self.route {
-            Route::Home(shard) => shard,
-            Route::Keyed => self.shared.keyed(item),
-            Route::Following(state) => &self.shared.shards[lock(state).shard],
+        match (&self.route.home, &self.route.following) {
+            (Some(shard), _) => shard,
+            (None, Some(state)) => &self.shared.shards[lock(state).shard],
+            (None, None) => self.shared.keyed(item),
         }
     }
 
     /// As [`push`](Self::push), for one whose shard is not always the same.
     #[inline(never)]
     pub(super) fn push_routed(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
-        let shared = &self.shared;
-        match &self.route {
-            Route::Home(shard) => shard.push(entry),
-            Route::Keyed => shared.keyed(M::item(&entry)).push(entry),
-            Route::Following(state) => {
-                let mut state = lock(state);
-                state.look(shared);
-                let shard = &shared.shards[state.shard];
-                let end = M::push(shard, entry)?;
-                shard.wake.published(end);
-                state.end = shard.ring.position(end);
-                Ok(())
-            }
+        match &self.route.following {
+            Some(state) => self.following(state, |shard| M::push(shard, entry)),
+            None => self.shared.keyed(M::item(&entry)).push(entry),
         }
     }
 
     /// Pushes a run of items that go to the same shard.
     pub(super) fn push_run(&self, front: &mut Front<'_, T>) -> Result<(), RunRefused> {
-        let shared = &self.shared;
-        match &self.route {
-            Route::Home(shard) => shard.push_run(front, usize::MAX),
-            Route::Keyed => {
-                let Some(first) = front.items().first() else { return Ok(()) };
-                let shard = shared.keyed(first).index;
-                let same = |item: &&T| shared.keyed(item).index == shard;
-                let run = front.items().iter().take_while(same).count();
-                shared.shards[shard].push_run(front, run)
-            }
-            Route::Following(state) => {
-                let mut state = lock(state);
-                state.look(shared);
-                let shard = &shared.shards[state.shard];
-                let end = M::push_run(shard, front, usize::MAX)?;
-                shard.wake.published(end);
-                state.end = shard.ring.position(end);
-                Ok(())
-            }
+        if let Some(shard) = self.route.home() {
+            return shard.push_run(front, usize::MAX);
         }
+        if let Some(state) = &self.route.following {
+            return self.following(state, |shard| M::push_run(shard, front, usize::MAX));
+        }
+        let Some(first) = front.items().first() else { return Ok(()) };
+        let shard = self.shared.keyed(first).index;
+        let same = |item: &&T| self.shared.keyed(item).index == shard;
+        let run = front.items().iter().take_while(same).count();
+        self.shared.shards[shard].push_run(front, run)
+    }
+
+    /// Pushes to where it is now, and takes note of how far its items reach there.
+    fn following<E>(
+        &self,
+        state: &Mutex<Following>,
+        push: impl FnOnce(&Shard<T, M>) -> Result<Word, E>,
+    ) -> Result<(), E> {
+        let mut state = lock(state);
+        state.look(&self.shared);
+        let shard = &self.shared.shards[state.shard];
+        let end = push(shard)?;
+        shard.wake.published(end);
+        state.end = shard.ring.position(end);
+        Ok(())
     }
 
     /// A call begins to wait: until [`go`](Self::go) this producer does not move.
     pub(super) fn stay(&self) {
-        if let Route::Following(state) = &self.route {
+        if let Some(state) = &self.route.following {
             lock(state).waiting += 1;
         }
     }
 
     /// A call waits no longer.
     pub(super) fn go(&self) {
-        if let Route::Following(state) = &self.route {
+        if let Some(state) = &self.route.following {
             lock(state).waiting -= 1;
         }
     }
