@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicegate_sqlite::Affinity;
 
+use crate::bench::args::BenchArgs;
 use crate::dlq::args::DlqCommand;
 use crate::run::Failure;
+use crate::topology::TopologyArgs;
 use crate::units::parse_bytes;
 
 /// A record of CSV may become six times as long as JSON, with the names of its columns, and an item
@@ -16,7 +18,7 @@ use crate::units::parse_bytes;
 const MAX_LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Room is made for so many items at start, and is never given back.
-const QUEUE_DEPTH_MAX: usize = 1 << 22;
+pub(crate) const QUEUE_DEPTH_MAX: usize = 1 << 22;
 
 /// Takes single items in and writes them out in batches, with every item accounted for.
 #[derive(Debug, Parser)]
@@ -40,6 +42,14 @@ pub(crate) enum Command {
     /// 2 for a mistake in the options.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Shows the machine as the engine sees it, and what it would put where.
+    Topology(TopologyArgs),
+    /// Measures the engine on this machine, with several placements that take turns.
+    ///
+    /// Producers on threads of their own add numbers, and a sink adds them up. Every run checks
+    /// count and sum. Exit status: 0 if all came out, 1 if something did not, 2 for a mistake in
+    /// the options.
+    Bench(BenchArgs),
     /// Shows what batching is worth, with a million made-up audit events or a file of one's own.
     Demo(DemoArgs),
     /// Prints made-up audit events as NDJSON; the same ones for the same seed.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod dead;
 mod demo;
 mod dlq;
@@ -11,12 +12,14 @@ mod gate;
 mod input;
 mod item;
 mod output;
+mod placement;
 mod progress;
 mod reader;
 mod rejects;
 mod report;
 mod run;
 mod signals;
+mod topology;
 mod units;
 mod watch;
 
@@ -42,6 +45,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::command(&args),
         Command::Dlq(command) => dlq::command(&command),
+        Command::Topology(args) => topology::command(&args),
+        Command::Bench(args) => bench::command(&args),
         Command::Demo(args) => demo::command(&args),
         Command::DemoEvents(args) => events::command(&args),
     };

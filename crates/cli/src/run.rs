@@ -55,6 +55,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Who closes the pipe (`| head -1`) has seen enough.
+pub(crate) fn or_enough(shown: Result<u8, Failure>) -> Result<u8, Failure> {
+    match shown {
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        other => other,
+    }
+}
+
 /// Runs, prints the report, and returns the exit status.
 pub(crate) fn command(args: &RunArgs) -> Result<u8, Failure> {
     let (report, stop) = run(args)?;
@@ -225,7 +233,8 @@ fn throttle(args: &RunArgs) -> Option<Throttle> {
     some.then(|| Throttle::default().calls_per_second(calls).items_per_second(items))
 }
 
-fn refused(error: SpawnError) -> Failure {
+/// What the library refuses becomes a mistake in the call.
+pub(crate) fn refused(error: SpawnError) -> Failure {
     match error {
         SpawnError::Config(error) => {
             let (key, text) = (error.key(), error.to_string());

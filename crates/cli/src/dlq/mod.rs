@@ -14,7 +14,7 @@ use sluicegate::sink::dead_letter_files;
 use sluicegate_sqlite::{DeadCondition, DeadLetter, DeadLetterStore, DeadStoreError};
 
 use crate::dead::Kind;
-use crate::run::Failure;
+use crate::run::{Failure, or_enough};
 use args::{DlqCommand, PurgeArgs};
 use ndjson::{Bad, Lines};
 
@@ -32,14 +32,6 @@ pub(crate) fn command(command: &DlqCommand) -> Result<u8, Failure> {
         DlqCommand::Show(args) => or_enough(show::show(args)),
         DlqCommand::Replay(args) => replay::replay(args),
         DlqCommand::Purge(args) => purge(args),
-    }
-}
-
-/// Who closes the pipe (`| head -1`) has seen enough.
-fn or_enough(shown: Result<u8, Failure>) -> Result<u8, Failure> {
-    match shown {
-        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        other => other,
     }
 }
 
