@@ -9,6 +9,7 @@ use sluicegate_sqlite::Affinity;
 
 use crate::bench::args::BenchArgs;
 use crate::dlq::args::DlqCommand;
+use crate::placement::PinArg;
 use crate::run::Failure;
 use crate::topology::TopologyArgs;
 use crate::units::parse_bytes;
@@ -127,6 +128,12 @@ pub(crate) struct BatchingArgs {
     /// Threads that write, each with a connection of its own.
     #[arg(long, value_name = "THREADS", default_value_t = 1)]
     pub(crate) flushers: usize,
+    /// Where the threads that write may run, on a machine with several NUMA nodes or with `core`.
+    #[arg(long, value_enum, default_value_t = PinArg::Node)]
+    pub(crate) pin: PinArg,
+    /// Has the queue lie in huge pages, if the system gives some.
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
     /// `due` waits for a batch to fill or to get old; `idle` writes whenever a flusher is free.
     #[arg(long, value_enum, default_value_t = FlushWhenArg::Due)]
     pub(crate) flush_when: FlushWhenArg,

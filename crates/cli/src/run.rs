@@ -206,6 +206,9 @@ fn spawn(
         .max_batch_delay(batching.max_batch_delay)
         .queue_depth(batching.queue_depth)
         .flushers(batching.flushers)
+        .shards(1) // one thread reads
+        .pin(batching.pin.into())
+        .huge_pages(batching.huge_pages)
         .flush_when(match batching.flush_when {
             FlushWhenArg::Due => FlushWhen::Due,
             FlushWhenArg::Idle => FlushWhen::Idle,

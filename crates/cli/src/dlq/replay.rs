@@ -245,6 +245,7 @@ fn through_engine(
     report: &mut Report,
 ) -> Vec<i64> {
     let batcher = Batcher::builder()
+        .shards(1) // one thread reads
         .max_batch_size(PAGE)
         .failed_kept(PAGE)
         .weight(Item::weight)
