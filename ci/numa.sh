@@ -91,7 +91,7 @@ downloads() { # lists that are missing or too old to find anything by are got an
 
 build() { # sets $binary
     local messages="$WORK/messages.json"
-    CARGO_TARGET_DIR="$WORK/build" cargo build --manifest-path numa-tests/Cargo.toml --release --locked \
+    RUSTFLAGS="--cfg sluicegate_planted" CARGO_TARGET_DIR="$WORK/build" cargo build --manifest-path numa-tests/Cargo.toml --release --locked \
         --message-format=json-render-diagnostics >"$messages"
     binary="$(sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$messages" | tail -n 1)"
     [ -x "$binary" ] || die "cargo built no binary 'numa-tests'"

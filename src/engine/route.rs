@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!   Home::Sticky      one ring for life, or until `rehome`, which waits for the fates
-//!   Home::FollowCpu   looks at its CPU every LOOK_EVERY adds; if that is another node's, and all
-//!                     it has added has met its fate, and none of its calls waits: the next item
-//!                     goes there, else it stays and looks again
+//!   Home::FollowCpu   looks at its CPU every LOOK_EVERY adds; if that is another node's, then the
+//!                     first item for which all before it have met their fate, and none of its
+//!                     calls waits, goes there
 //!   with a key        the ring of the item's key, whatever the node
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::flush::Resolution;
 use crate::flush::{Serving, Shard, Shared};
 use crate::mode::{Mode, RunRefused};
 use crate::ring::Front;
-use crate::sync::{Mutex, lock, mutated};
+use crate::sync::{Mutex, lock, mutated, planted};
 
 /// Adds from one look at the CPU to the next.
 const LOOK_EVERY: u32 = 64;
@@ -47,30 +47,43 @@ pub(super) struct Following {
     end: u64,
     /// Adds until it looks at its CPU.
     adds: u32,
+    /// Its CPU was another node's when it looked: it moves as soon as it may.
+    away: bool,
     /// Calls that wait there for room.
     waiting: usize,
 }
 
 impl Following {
     fn at(shard: usize) -> Self {
-        Self { shard, end: 0, adds: LOOK_EVERY, waiting: 0 }
+        Self { shard, end: 0, adds: LOOK_EVERY, away: false, waiting: 0 }
     }
 
     /// Moves if it is time to, and nothing is in the way.
     fn look<T, M: Mode<T>>(&mut self, shared: &Shared<T, M>) {
-        self.adds -= 1;
-        if self.adds > 0 {
-            return;
-        }
-        self.adds = LOOK_EVERY;
         let placed = &shared.placed;
-        let node = placed.home();
-        if self.waiting > 0 || node == placed.node_of(self.shard) {
+        self.adds -= 1;
+        if self.adds == 0 {
+            self.adds = LOOK_EVERY;
+            self.away = placed.home() != placed.node_of(self.shard);
+        }
+        if !self.away || self.waiting > 0 {
             return;
         }
-        if shared.ledger.resolved(self.shard) >= self.end || mutated("move_at_once") {
-            *self = Self::at(placed.next_shard(node));
+        let planted = mutated("move_at_once") || planted("move_at_once");
+        if planted || self.all_met_their_fate(shared) {
+            let node = placed.home(); // it may have come back since
+            self.away = node != placed.node_of(self.shard);
+            if self.away {
+                *self = Self::at(placed.next_shard(node));
+            }
         }
+    }
+
+    /// Whether everything that it has added has. Asked at each add while it is away: what is still in
+    /// the ring has not, and to see that takes no lock.
+    fn all_met_their_fate<T, M: Mode<T>>(&self, shared: &Shared<T, M>) -> bool {
+        shared.shards[self.shard].ring.popped() >= self.end
+            && shared.ledger.resolved(self.shard) >= self.end
     }
 }
 
