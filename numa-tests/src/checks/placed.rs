@@ -1,11 +1,11 @@
 //! Where the engine's flushers run, and where its rings and batches lie.
 
-use sluicegate::placement::{Pin, Placement, Shards};
+use sluicegate::placement::{Pin, Placement, RingPlacement, Shards};
 use sluicegate::{Batcher, Builder};
 
 use super::engine::{builder, spawn};
-use crate::expect::{self, Usable, usize_of};
-use crate::machine::{Machine, Set};
+use crate::expect::{self, Usable, same, usize_of};
+use crate::machine::{Machine, Set, write};
 use crate::report::Found;
 use crate::rings::{self, Found as Ring};
 use crate::sinks::{LIMIT, Sinks, add};
@@ -83,8 +83,9 @@ pub fn pages(machine: &Machine) -> Found {
     lie(builder().shards(Shards::PerNode(2)), DEPTH, &usable, &|node| node)
 }
 
-/// The same in huge pages, where the kernel has some.
+/// The same in huge pages. A kernel with so little memory has to be told to give them.
 pub fn huge_pages(machine: &Machine) -> Found {
+    write("/sys/kernel/mm/transparent_hugepage/enabled", "madvise")?;
     let usable = expect::usable(machine, &machine.cpus());
     lie(builder().huge_pages(true), HUGE_DEPTH, &usable, &|node| node)
 }
@@ -109,42 +110,64 @@ fn lie(
     let batcher = spawn(&sinks, builder)?;
     let placement = batcher.placement();
     expect::placement(&placement, usable)?;
-    let plan = &placement.plan;
-    let node_of = |ring: usize| {
-        let node = plan.nodes()[plan.rings()[ring].node].os_index;
-        node.map(usize_of).ok_or_else(|| format!("ring {ring} is of no node"))
-    };
-    let rings = plan.rings().len();
-    for (maker, ring) in plan.rings().iter().enumerate() {
+    let is_as_asked = |ring: &RingPlacement| ring.huge_pages == (depth == HUGE_DEPTH);
+    same("huge pages as asked", placement.rings.iter().all(is_as_asked), true)?;
+    for (maker, ring) in placement.plan.rings().iter().enumerate() {
         let producer = batcher.producer_on(ring.node).ok_or("no producer for a node")?;
         add(&producer, maker, 0..depth * 2)?;
     }
     batcher.flush(LIMIT).map_err(|error| format!("flush: {error}"))?;
     let found = rings::find(as_usize(depth)?)?;
+    let rings = placement.rings.len();
     expect::all_written(&batcher.shutdown(LIMIT), rings as u64 * depth * 2)?;
     expect::flushers(&placement, &sinks, true)?;
-    expect::same("rings found", found.len(), rings)?;
+    let ring_pages = rings_lie(&found, &placement, &sinks, memory)?;
+    let batch_pages = batches_lie(&placement, &sinks, memory)?;
+    Ok(format!("{ring_pages} pages of {rings} rings, {batch_pages} of batches"))
+}
+
+/// Each ring was found, and lies where the report says; returns how many pages they have.
+fn rings_lie(
+    found: &[Ring],
+    placement: &Placement,
+    sinks: &Sinks,
+    memory: &dyn Fn(usize) -> usize,
+) -> Result<usize, String> {
+    same("rings found", found.len(), placement.rings.len())?;
     let mut shards = Set::new();
-    for ring in &found {
-        let shard = shard_of(ring, &sinks)?;
+    for ring in found {
+        let shard = shard_of(ring, sinks)?;
         shards.insert(shard);
-        let node = memory(node_of(shard)?);
+        let node = memory(node_of(placement, shard)?);
         let of = |why| format!("ring {shard} ({}): {why}", placement.rings[shard].why);
-        expect::same("got", placement.rings[shard].got.map(usize_of), Some(node)).map_err(of)?;
+        same("got", placement.rings[shard].got.map(usize_of), Some(node)).map_err(of)?;
         ring.pages.prove_node(node).map_err(of)?;
-        expect::same("policy of nodes", &ring.policy.nodes, &Set::from([node])).map_err(of)?;
+        same("policy of nodes", &ring.policy.nodes, &Set::from([node])).map_err(of)?;
     }
-    expect::same("rings told apart", shards.len(), rings)?;
-    let mut batch_pages = 0;
+    same("rings told apart", shards.len(), found.len())?;
+    Ok(found.iter().flat_map(|ring| ring.pages.on.values()).sum())
+}
+
+/// The batches of each flusher lie near it; returns how many pages they had.
+fn batches_lie(
+    placement: &Placement,
+    sinks: &Sinks,
+    memory: &dyn Fn(usize) -> usize,
+) -> Result<usize, String> {
+    let mut all = 0;
     for (flusher, written) in sinks.flushers() {
-        let node = memory(node_of(plan.flushers()[flusher].ring)?);
+        let node = memory(node_of(placement, placement.plan.flushers()[flusher].ring)?);
         let proved = written.pages.prove_node(node);
         proved.map_err(|why| format!("batches of flusher {flusher}: {why}"))?;
-        batch_pages += written.pages.on.values().sum::<usize>();
+        all += written.pages.on.values().sum::<usize>();
     }
-    let huge = placement.rings.iter().filter(|ring| ring.huge_pages).count();
-    let pages: usize = found.iter().flat_map(|ring| ring.pages.on.values()).sum();
-    Ok(format!("{pages} pages of {rings} rings ({huge} in huge pages), {batch_pages} of batches"))
+    Ok(all)
+}
+
+/// The number of the node of a ring.
+fn node_of(placement: &Placement, ring: usize) -> Result<usize, String> {
+    let node = placement.plan.nodes()[placement.plan.rings()[ring].node].os_index;
+    node.map(usize_of).ok_or_else(|| format!("ring {ring} is of no node"))
 }
 
 /// Whose ring it is: all its items came from one shard.
