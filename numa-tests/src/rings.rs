@@ -1,8 +1,8 @@
 //! Finds the rings of an engine in the memory of this process, without asking the engine.
 //!
-//! A ring lies in a map of its own between two that nobody may touch, and it is as long as its slots
-//! are. Items are copied out of a slot and not wiped, so once a ring was filled each slot shows whose
-//! items went through it: that is the ring's shard.
+//! A ring lies in a map of its own between two that nobody may touch, and it is as long as its
+//! slots are. Items are copied out of a slot and not wiped, so once a ring was filled each slot
+//! shows whose items went through it: that is the ring's shard.
 
 use std::fs::File;
 use std::ops::Range;

@@ -79,8 +79,8 @@ impl Following {
         }
     }
 
-    /// Whether everything that it has added has. Asked at each add while it is away: what is still in
-    /// the ring has not, and to see that takes no lock.
+    /// Whether everything that it has added has. Asked at each add while it is away: what is still
+    /// in the ring has not, and to see that takes no lock.
     fn all_met_their_fate<T, M: Mode<T>>(&self, shared: &Shared<T, M>) -> bool {
         shared.shards[self.shard].ring.popped() >= self.end
             && shared.ledger.resolved(self.shard) >= self.end

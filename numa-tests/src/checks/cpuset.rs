@@ -37,8 +37,8 @@ pub fn far_memory(machine: &Machine) -> Found {
     inside(machine, "far-memory", cpus, &Set::from([*last]))
 }
 
-/// The CPUs of the first node, and memory of all nodes but that one: what belongs to the node has to
-/// lie on the nearest of the others.
+/// The CPUs of the first node, and memory of all nodes but that one: what belongs to the node has
+/// to lie on the nearest of the others.
 pub fn near_memory(machine: &Machine) -> Found {
     let (first, cpus) = machine.nodes_with_cpus().next().ok_or("no node has CPUs")?;
     let others = machine.nodes.keys().copied().filter(|&node| node != first);

@@ -19,8 +19,8 @@ const BURSTS: u64 = 24;
 /// Producers that are moved at the same time.
 const MOVED: usize = 3;
 
-/// On each CPU in turn: a producer made there, a clone of it, one for another node with a clone, and
-/// one whose thread moves. The items of each are written by its home's flushers, in order.
+/// On each CPU in turn: a producer made there, a clone of it, one for another node with a clone,
+/// and one whose thread moves. The items of each are written by its home's flushers, in order.
 pub fn homes(machine: &Machine) -> Found {
     let sinks = Sinks::default();
     let batcher = spawn(&sinks, builder())?;
@@ -133,8 +133,8 @@ pub fn follow(machine: &Machine) -> Found {
 /// What `held` adds.
 const HELD: u64 = 4 * BURST;
 
-/// While the sink of its home does not return, nothing that the producer has added is written, so it
-/// has to stay; once it is, the next item takes it along.
+/// While the sink of its home does not return, nothing that the producer has added is written, so
+/// it has to stay; once it is, the next item takes it along.
 fn held(
     batcher: &Batcher<u64>,
     sinks: &Sinks,

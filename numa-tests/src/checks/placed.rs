@@ -41,8 +41,8 @@ pub fn flushers(machine: &Machine) -> Found {
     Ok(format!("two for each node, where they are to be; {}", said.join("; ")))
 }
 
-/// No check, only told: small batches lie in pages that the allocator has, and another thread may have
-/// touched those.
+/// No check, only told: small batches lie in pages that the allocator has, and another thread may
+/// have touched those.
 fn small_batches_elsewhere(placement: &Placement, sinks: &Sinks) -> String {
     let plan = &placement.plan;
     let (mut all, mut far) = (0, 0);
