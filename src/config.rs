@@ -95,8 +95,9 @@ pub enum Home {
     #[default]
     Sticky,
     /// As `Sticky`, but every 64 adds the producer looks where its thread runs by now, and moves
-    /// there as soon as that costs no order: when everything it has added has met its fate. Each add
-    /// takes a lock of the producer's own, some 10 ns, so give every thread its own producer.
+    /// there as soon as that costs no order: with the first item for which everything that it has
+    /// added before has met its fate. Each add takes a lock of the producer's own, some 10 ns, so
+    /// give every thread its own producer.
     FollowCpu,
 }
 

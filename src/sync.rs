@@ -6,7 +6,8 @@
 //!
 //! [`weaken`] and [`mutated`] plant bugs: under `--cfg loom` the environment variable
 //! `SLUICEGATE_MUTANT` names the one to plant, and a model has to find it. In the real world both
-//! are constants and leave no trace in the code.
+//! are constants and leave no trace in the code. [`planted`] does the same for cold places, for the
+//! checks that run on emulated machines (`ci/numa.sh`), and is a constant but for their builds.
 
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
@@ -144,6 +145,20 @@ mod imp {
 
 pub use imp::*;
 pub use std::sync::atomic::Ordering;
+
+/// Whether this bug is to be planted in a build with `--cfg sluicegate_planted`. It asks the
+/// environment each time.
+#[cfg(sluicegate_planted)]
+pub fn planted(mutant: &str) -> bool {
+    std::env::var("SLUICEGATE_MUTANT").is_ok_and(|planted| planted == mutant)
+}
+
+/// No bug is to be planted in this build.
+#[cfg(not(sluicegate_planted))]
+#[inline(always)]
+pub const fn planted(_mutant: &str) -> bool {
+    false
+}
 
 use std::sync::TryLockError;
 

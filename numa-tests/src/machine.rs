@@ -9,7 +9,7 @@ pub type Set = BTreeSet<usize>;
 const NODES: &str = "/sys/devices/system/node";
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// What `ci/numa.sh` asked for: `sluicegate.machine`, `.nodes`, `.distances`, `.mib`.
+/// What `ci/numa.sh` asked for: `sluicegate.machine`, `.nodes`, `.distances`, `.mib`, `.checks`.
 #[derive(Debug)]
 pub struct Machine {
     pub name: String,
@@ -19,6 +19,8 @@ pub struct Machine {
     pub distances: Vec<Vec<usize>>,
     /// Memory of each node.
     pub mib: usize,
+    /// The only checks that are to run; none stands for all.
+    pub checks: Vec<String>,
 }
 
 impl Machine {
@@ -41,6 +43,11 @@ impl Machine {
             nodes: nodes.collect::<Result<_, String>>()?,
             distances: distances.collect::<Result<_, String>>()?,
             mib: number(word("mib")?)?,
+            checks: word("checks")
+                .into_iter()
+                .flat_map(|names| names.split(','))
+                .map(str::to_owned)
+                .collect(),
         })
     }
 

@@ -35,6 +35,12 @@ impl Sightings {
         Ok(())
     }
 
+    /// Adds what was seen elsewhere in time.
+    pub fn merge(&mut self, other: &Self) {
+        self.cpus.extend(&other.cpus);
+        self.nodes.extend(&other.nodes);
+    }
+
     /// Whether the thread was seen on this node, and nowhere else.
     pub fn prove_node(&self, node: usize) -> Result<(), String> {
         if self.nodes == Set::from([node]) {
@@ -46,6 +52,14 @@ impl Sightings {
 }
 
 impl Pages {
+    /// Adds those of another area.
+    pub fn merge(&mut self, other: &Self) {
+        for (&node, pages) in &other.on {
+            *self.on.entry(node).or_default() += pages;
+        }
+        self.absent += other.absent;
+    }
+
     /// Whether all pages lie on this node.
     pub fn prove_node(&self, node: usize) -> Result<(), String> {
         let elsewhere = self.on.keys().any(|&on| on != node);

@@ -218,6 +218,15 @@ impl Drop for Mapping {
     }
 }
 
+/// From now on `malloc` takes each piece of so many bytes or more from the system, as fresh pages;
+/// else it learns to keep pages that others have touched.
+pub fn map_from(bytes: usize) -> Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(Error::other)?;
+    // SAFETY: takes no pointer; it locks what it changes.
+    let done = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, bytes) };
+    if done == 1 { Ok(()) } else { Err(Error::other("mallopt refuses")) }
+}
+
 /// Ends the emulator, with exit code 1 if `passed`, else 3. Returns only when that fails.
 ///
 /// 1 is the least that the device can say, and an emulator that does not start says the same:

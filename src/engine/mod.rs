@@ -8,6 +8,9 @@ mod futures_sink;
 mod producer;
 mod pump;
 mod route;
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod route_tests;
 mod shutdown;
 mod spawn;
 #[cfg(test)]

@@ -224,7 +224,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
                 RunRefused::Closed => Err(self.closed()),
                 RunRefused::TooLarge { bytes } => Err(self.too_large(bytes)),
                 RunRefused::Full | RunRefused::Busy | RunRefused::Short => {
-                    self.staying(|| self.make_room(front, wait))
+                    let _staying = self.staying();
+                    self.make_room(front, wait)
                 }
             };
             if let Err(reason) = done {
@@ -326,21 +327,8 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         refused: Refused<M::Entry>,
         patience: Patience,
     ) -> Result<(), AddError<M::Entry>> {
-        self.staying(|| self.be_patient(refused, patience))
-            .inspect_err(|error| self.count_rejected(error.reason()))
-    }
-
-    /// Does this, and the producer keeps its home meanwhile.
-    fn staying<R>(&self, work: impl FnOnce() -> R) -> R {
-        struct Staying<'p, T: Send + 'static, M: Mode<T>>(&'p Producer<T, M>);
-        impl<T: Send + 'static, M: Mode<T>> Drop for Staying<'_, T, M> {
-            fn drop(&mut self) {
-                self.0.go();
-            }
-        }
-        self.stay();
-        let _staying = Staying(self);
-        work()
+        let _staying = self.staying();
+        self.be_patient(refused, patience).inspect_err(|error| self.count_rejected(error.reason()))
     }
 
     /// Once for each call that gives something back because the queue is full.

@@ -6,16 +6,20 @@
 //!
 //! ```text
 //!   Home::Sticky      one ring for life, or until `rehome`, which waits for the fates
-//!   Home::FollowCpu   looks at its CPU every LOOK_EVERY adds; if that is another node's, and all
-//!                     it has added has met its fate, and none of its calls waits: the next item
-//!                     goes there, else it stays and looks again
+//!   Home::FollowCpu   looks at its CPU every LOOK_EVERY adds; if that is another node's, then the
+//!                     first item for which all before it have met their fate, and none of its
+//!                     calls is under way, goes there
 //!   with a key        the ring of the item's key, whatever the node
 //! ```
 //!
 //! A producer that never pauses is never without an item in flight, so it stays where it is:
 //! `rehome` moves it for sure.
+//!
+//! Its lock is held for a moment before each push and after it, never during one: a push may call
+//! the weight function, and that may add.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::producer::Producer;
 use crate::error::FlushError;
@@ -24,7 +28,7 @@ use crate::flush::Resolution;
 use crate::flush::{Serving, Shard, Shared};
 use crate::mode::{Mode, RunRefused};
 use crate::ring::{Front, Word};
-use crate::sync::{Mutex, MutexGuard, lock, mutated};
+use crate::sync::{Mutex, MutexGuard, lock, mutated, planted};
 
 /// Adds from one look at the CPU to the next.
 const LOOK_EVERY: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
@@ -45,30 +49,56 @@ pub(super) struct Following {
     end: u64,
     /// Adds until it looks at its CPU.
     adds: u32,
-    /// Calls that wait there for room.
-    waiting: usize,
+    /// Its CPU was another node's when it looked: it moves as soon as it may.
+    away: bool,
+    /// Calls that are under way there.
+    calls: usize,
 }
 
 impl Following {
     fn at(shard: usize) -> Self {
-        Self { shard, end: 0, adds: LOOK_EVERY, waiting: 0 }
+        Self { shard, end: 0, adds: LOOK_EVERY, away: false, calls: 0 }
     }
 
     /// Moves if it is time to, and nothing is in the way.
     fn look<T, M: Mode<T>>(&mut self, shared: &Shared<T, M>) {
-        self.adds -= 1;
-        if self.adds > 0 {
-            return;
-        }
-        self.adds = LOOK_EVERY;
         let placed = &shared.placed;
-        let node = placed.home();
-        if self.waiting > 0 || node == placed.node_of(self.shard) {
+        self.adds -= 1;
+        if self.adds == 0 {
+            self.adds = LOOK_EVERY;
+            self.away = placed.home() != placed.node_of(self.shard);
+        }
+        if !self.away || self.calls > 0 {
             return;
         }
-        if shared.ledger.resolved(self.shard) >= self.end || mutated("move_at_once") {
-            *self = Self::at(placed.next_shard(node));
+        let planted = mutated("move_at_once") || planted("move_at_once");
+        if planted || self.all_met_their_fate(shared) {
+            let node = placed.home(); // it may have come back since
+            self.away = node != placed.node_of(self.shard);
+            if self.away {
+                *self = Self::at(placed.next_shard(node));
+            }
         }
+    }
+
+    /// Whether everything that it has added has. Asked at each add while it is away: what is still
+    /// in the ring has not, and to see that takes no lock.
+    fn all_met_their_fate<T, M: Mode<T>>(&self, shared: &Shared<T, M>) -> bool {
+        shared.shards[self.shard].ring.popped() >= self.end
+            && shared.ledger.resolved(self.shard) >= self.end
+    }
+}
+
+/// A call that is under way: until it is dropped, a producer that follows its thread does not move.
+pub(super) struct Staying<'p, T: Send + 'static, M: Mode<T>> {
+    producer: &'p Producer<T, M>,
+    /// Position after what it has added.
+    end: u64,
+}
+
+impl<T: Send + 'static, M: Mode<T>> Drop for Staying<'_, T, M> {
+    fn drop(&mut self) {
+        self.producer.go(self.end);
     }
 }
 
@@ -108,7 +138,7 @@ impl<T, M: Mode<T>> Route<T, M> {
     pub fn same(&self) -> Self {
         match (&self.home, &self.following) {
             (Some(shard), _) => Self::to(shard),
-            (None, Some(state)) => Self::follow(Following { waiting: 0, ..*lock(state) }),
+            (None, Some(state)) => Self::follow(Following { calls: 0, ..*lock(state) }),
             (None, None) => Self { home: None, following: None },
         }
     }
@@ -131,7 +161,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     ///
     /// # Errors
     /// As [`Batcher::flush`](crate::Batcher::flush); the producer stays where it was.
-    pub fn rehome(&mut self, timeout: std::time::Duration) -> Result<(), FlushError> {
+    pub fn rehome(&mut self, timeout: Duration) -> Result<(), FlushError> {
         let placed = &self.shared.placed;
         let node = placed.home();
         if self.shared.forked() {
@@ -200,12 +230,17 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
 
     /// Pushes to where it is now, and takes note of how far its items reach there.
     fn following<E>(&self, push: impl FnOnce(&Shard<T, M>) -> Result<Word, E>) -> Result<(), E> {
-        let Some(mut state) = self.state() else { return push(self.shared.any()).map(drop) };
-        state.look(&self.shared);
-        let shard = &self.shared.shards[state.shard];
+        let at = self.state().map(|mut state| {
+            state.look(&self.shared);
+            state.calls += 1;
+            state.shard
+        });
+        let Some(at) = at else { return push(self.shared.any()).map(drop) };
+        let mut staying = Staying { producer: self, end: 0 };
+        let shard = &self.shared.shards[at];
         let end = push(shard)?;
         shard.wake.published(end);
-        state.end = shard.ring.position(end);
+        staying.end = shard.ring.position(end);
         Ok(())
     }
 
@@ -216,17 +251,24 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         (!self.shared.forked()).then(|| lock(state))
     }
 
-    /// A call begins to wait: until [`go`](Self::go) this producer does not move.
+    /// A call begins that may wait.
+    pub(super) fn staying(&self) -> Staying<'_, T, M> {
+        self.stay();
+        Staying { producer: self, end: 0 }
+    }
+
+    /// As [`staying`](Self::staying), until [`go`](Self::go).
     pub(super) fn stay(&self) {
         if let Some(mut state) = self.state() {
-            state.waiting += 1;
+            state.calls += 1;
         }
     }
 
-    /// A call waits no longer.
-    pub(super) fn go(&self) {
+    /// A call is over; it has added what lies before that position.
+    pub(super) fn go(&self, end: u64) {
         if let Some(mut state) = self.state() {
-            state.waiting -= 1;
+            state.calls -= 1;
+            state.end = state.end.max(end);
         }
     }
 

@@ -96,7 +96,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
     pub(super) fn cancel(&mut self, producer: &Producer<T, M>) {
         self.leave_line(producer);
         if self.at.take().is_some() {
-            producer.go();
+            producer.go(0);
         }
     }
 

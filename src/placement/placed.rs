@@ -5,7 +5,7 @@ use super::cpuset::CpuSet;
 use super::machine::Machine;
 use super::options::Options;
 use super::plan::{Plan, plan};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, planted};
 use crate::telemetry::Counter;
 
 /// Where rings and flushers were to be, and where they are; from
@@ -118,7 +118,13 @@ impl Placed {
     pub fn home(&self) -> usize {
         #[cfg(any(feature = "testing", test, loom, shuttle))]
         let current_cpu = || super::pretend::seeming_cpu().or_else(current_cpu);
-        current_cpu().map_or(0, |cpu| self.plan.home(cpu))
+        let home = current_cpu().map_or(0, |cpu| self.plan.home(cpu));
+        if planted("home_elsewhere") { self.elsewhere(home) } else { home }
+    }
+
+    /// Another node than that, for bugs that are planted.
+    fn elsewhere(&self, node: usize) -> usize {
+        (node + 1) % self.plan.nodes().len()
     }
 
     /// The node of a ring.
@@ -148,15 +154,23 @@ impl Placed {
 
     /// The NUMA node that the memory of a ring is to be bound to.
     pub fn memory_of(&self, ring: usize) -> Option<u32> {
-        self.plan.rings().get(ring)?.memory.filter(|_| self.binds_memory)
+        let ring = self.plan.rings().get(ring)?;
+        let memory = ring.memory.filter(|_| self.binds_memory);
+        if planted("bind_elsewhere") {
+            let other = self.plan.nodes().get(self.elsewhere(ring.node))?;
+            return memory.and(other.os_index);
+        }
+        memory
     }
 
     /// Pins the calling thread as the plan has it for this flusher.
     pub fn pin(&self, flusher: usize) {
-        let Some(cpus) = self.plan.flushers().get(flusher).and_then(|f| f.cpus.as_ref()) else {
-            return;
+        let Some(entry) = self.plan.flushers().get(flusher) else { return };
+        let Some(cpus) = &entry.cpus else { return };
+        let pinned = match self.plan.nodes().get(self.elsewhere(entry.node)) {
+            Some(other) if planted("pin_elsewhere") => bind_thread(&other.cpus),
+            _ => bind_thread(cpus),
         };
-        let pinned = bind_thread(cpus);
         let mut report = lock(&self.report);
         let Some(entry) = report.flushers.get_mut(flusher) else { return };
         match pinned {

@@ -5,7 +5,8 @@ use std::env;
 use std::fs;
 use std::process::Command;
 
-use super::engine;
+use super::{engine, placed};
+use crate::expect;
 use crate::machine::{Machine, Set, list, read, set, write};
 use crate::proof::{Sightings, nodes_of, pinned, touched};
 use crate::report::Found;
@@ -34,6 +35,14 @@ pub fn far_memory(machine: &Machine) -> Found {
     let (_, cpus) = machine.nodes_with_cpus().next().ok_or("no node has CPUs")?;
     let last = machine.nodes.keys().last().ok_or("no node")?;
     inside(machine, "far-memory", cpus, &Set::from([*last]))
+}
+
+/// The CPUs of the first node, and memory of all nodes but that one: what belongs to the node has
+/// to lie on the nearest of the others.
+pub fn near_memory(machine: &Machine) -> Found {
+    let (first, cpus) = machine.nodes_with_cpus().next().ok_or("no node has CPUs")?;
+    let others = machine.nodes.keys().copied().filter(|&node| node != first);
+    inside(machine, "near-memory", cpus, &others.collect())
 }
 
 /// Runs this program again in a cgroup.
@@ -71,8 +80,20 @@ pub fn child(arguments: &[String]) -> Found {
     }
     threads(&cpus, &all)?;
     memory(&cpus, &nodes)?;
-    let run = engine::run(ITEMS, || Ok(()))?;
-    Ok(format!("CPUs {}, memory of nodes {}; {run}", list(&cpus), list(&nodes)))
+    let machine = Machine::asked()?;
+    let usable = expect::usable(&machine, &cpus);
+    let run = engine::run(ITEMS, &usable, || Ok(()))?;
+    let lie = if nodes.len() > 1 { pages(&machine, &usable, &nodes)? } else { String::new() };
+    Ok(format!("CPUs {}, memory of nodes {}; {run}{lie}", list(&cpus), list(&nodes)))
+}
+
+/// Where there is memory on several nodes, rings and batches lie on the nearest of them.
+fn pages(machine: &Machine, usable: &expect::Usable, nodes: &Set) -> Found {
+    let nearest = |node: usize| {
+        let distance = |&&other: &&usize| machine.distances[node][other];
+        nodes.iter().min_by_key(distance).copied().unwrap_or(node)
+    };
+    Ok(format!("; {}", placed::near_memory(usable, &nearest)?))
 }
 
 /// A thread may be pinned to each CPU that is allowed, and to no other.

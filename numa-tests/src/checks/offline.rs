@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::engine;
+use crate::expect;
 use crate::machine::{self, Machine, Set};
 use crate::proof::Sightings;
 use crate::report::Found;
@@ -43,7 +44,8 @@ pub fn pinned_thread(machine: &Machine) -> Found {
     })
 }
 
-/// The engine goes on, and nothing is lost.
+/// The engine goes on where it was, and nothing is lost. One that is started then does without the
+/// CPU, and has it again once it is back.
 pub fn engine(machine: &Machine) -> Found {
     let cpu = last_cpu(machine)?;
     let gone = || {
@@ -54,9 +56,19 @@ pub fn engine(machine: &Machine) -> Found {
             Ok(())
         }
     };
-    let run = engine::run(ITEMS, gone);
+    let all = machine.cpus();
+    let rest = all.iter().copied().filter(|&other| other != cpu).collect();
+    let run = |cpus: &Set, midway: &dyn Fn() -> Result<(), String>| {
+        engine::run(ITEMS, &expect::usable(machine, cpus), midway)
+    };
+    let during = run(&all, &gone);
+    let without = run(&rest, &|| Ok(()));
     machine::set_online(cpu, true)?;
-    Ok(format!("CPU {cpu} went midway; {}", run?))
+    let during = during.map_err(|why| format!("CPU {cpu} went: {why}"))?;
+    without.map_err(|why| format!("started without CPU {cpu}: {why}"))?;
+    let again = run(&all, &|| Ok(()));
+    again.map_err(|why| format!("started with CPU {cpu} back: {why}"))?;
+    Ok(format!("CPU {cpu} went midway; {during}; two more do without it and with it"))
 }
 
 /// Takes the CPU away for as long as `f` runs.
