@@ -110,12 +110,19 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// its key.
     #[must_use]
     pub fn home(&self) -> Option<usize> {
-        let shard = match &self.route {
+        match &self.route {
+            Route::Keyed => None,
+            _ => Some(self.shared.placed.node_of(self.home_shard())),
+        }
+    }
+
+    /// Where the items go now, if not each to the shard of its key.
+    fn home_shard(&self) -> usize {
+        match &self.route {
             Route::Home(shard) => shard.index,
-            Route::Keyed => return None,
+            Route::Keyed => self.shared.any().index,
             Route::Following(state) => lock(state).shard,
-        };
-        Some(self.shared.placed.node_of(shard))
+        }
     }
 
     /// Makes the node that the calling thread runs on this producer's home; does nothing where it
@@ -138,7 +145,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if Serving::is(self.shared.any().engine) {
             return Err(FlushError::Reentrant);
         }
-        match self.shared.flush(timeout) {
+        match self.shared.flush_shard(self.home_shard(), timeout) {
             Resolution::Resolved => {}
             Resolution::TimedOut => return Err(FlushError::Timeout(self.shared.tally())),
             Resolution::Stopped => return Err(FlushError::Stopped(self.shared.tally())),

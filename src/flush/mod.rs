@@ -233,6 +233,12 @@ impl<T, M: Mode<T>> Shared<T, M> {
         let positions = self.demand_all();
         self.ledger.wait_resolved(&positions, timeout)
     }
+
+    /// As [`flush`](Self::flush), for the items of one shard.
+    pub fn flush_shard(&self, index: usize, timeout: Duration) -> Resolution {
+        let positions = self.demand_of(index);
+        self.ledger.wait_resolved(&positions, timeout)
+    }
 }
 
 /// What a thread is at for an engine.

@@ -86,7 +86,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         if shard.wake.stopped() {
             return Look::Done;
         }
-        let (alarm, more) = match ledger.agenda() {
+        let (alarm, more) = match ledger.agenda(shard.index) {
             Agenda::Take(work, permit) => return Look::Work(work, permit),
             Agenda::Wait { until, fresh: false } => return Look::Held { until, alarms },
             Agenda::Wait { until, fresh: true } => (until, true),

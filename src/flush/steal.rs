@@ -45,10 +45,20 @@ impl<T, M: Mode<T>> Shared<T, M> {
             return Stolen::Nothing { again };
         }
         for other in self.near(shard) {
-            if other.ring.is_empty() {
+            if other.oldest().is_none() {
                 continue;
             }
-            let Some(mut theirs) = try_lock(&other.lease) else { continue };
+            let Some(mut theirs) = try_lock(&other.lease) else {
+                // Whoever sleeps there is about to collect. Who is awake may leave a batch behind,
+                // and not see this flusher asleep yet.
+                if !other.wake.is_waited_for() {
+                    again = Some(shard.clock.now() + AGAIN);
+                }
+                continue;
+            };
+            if other.ring.pushed() <= theirs.former.first() {
+                continue;
+            }
             let found = self.collect(other, &mut theirs, buffer);
             drop(theirs);
             other.lease_is_free();
