@@ -200,8 +200,16 @@ fn hop(batcher: &Batcher<u64>, producer: &Producer<u64>, id: u64, each: u64, mut
         if rng.one_in(20) {
             seem_on_cpu(u32::try_from(rng.below(6)).unwrap());
         }
-        if rng.one_in(30) {
-            batcher.flush(LONG).unwrap(); // a pause, in which it may move
+        if rng.one_in(100) {
+            // A quiet time: at some look nothing of it is in flight, and it moves.
+            let quiet = number..end.min(number + LOOK);
+            number = quiet.end;
+            for item in quiet {
+                batcher.flush(LONG).unwrap();
+                producer.add(item).unwrap();
+                added += 1;
+            }
+            continue;
         }
         match rng.below(5) {
             0 => {

@@ -210,3 +210,23 @@ fn an_async_flusher_helps_and_is_helped() {
     assert_once(&books.items());
     assert_eq!(report.stats.stolen, helped(&books));
 }
+
+/// Items that the helper has taken out of the ring to weigh them, not yet enough for a batch, are
+/// not forgotten: the ring is empty then.
+#[test]
+fn what_is_out_of_the_ring_and_in_no_batch_is_written_too() {
+    let builder = two_nodes().weight(|_: &u64| 1).max_batch_bytes(3).max_batch_size(4);
+    let builder = builder.max_batch_delay(Duration::from_millis(50)).steal(true);
+    let (batcher, books, gate, [one, other]) = one_is_shut(builder);
+    one.add(0).unwrap();
+    let mut own = OWN..;
+    until("it was taken out of the ring, or written", || {
+        if batcher.stats().oldest_age.is_some() && batcher.stats().queue_depth > 0 {
+            let _ = other.try_add(own.next().unwrap()); // the helper is awake, and looks around
+        }
+        batcher.stats().queue_depth == 0
+    });
+    until("it is written", || written(&books).contains(&(0, 1)));
+    gate.open();
+    assert!(batcher.shutdown(LONG).is_clean());
+}

@@ -132,5 +132,5 @@ impl<T, M: Mode<T>> Shared<T, M> {
 /// Art of Computer Programming 3, 6.4; Lemire, "Fast random integer generation in an interval").
 fn shard_of_key(key: u64, shards: usize) -> usize {
     let mixed = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    usize::try_from(mixed * shards as u64 >> 32).unwrap_or(0)
+    usize::try_from((mixed * shards as u64) >> 32).unwrap_or(0)
 }
