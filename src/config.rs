@@ -83,7 +83,8 @@ pub enum OnFailure {
     ParkKey,
     /// wait. Once an item has failed for good the engine halts: it closes, and what was not written
     /// is handed back by [`shutdown`](crate::Batcher::shutdown). So with `flushers(1)` the sink has
-    /// seen everything up to the failed item, in order, and nothing after it.
+    /// seen everything up to the failed item, in order, and nothing after it; with several shards,
+    /// of the failed item's shard.
     Halt,
 }
 
@@ -181,12 +182,21 @@ impl Config {
         Options::default().flushers(self.flushers).shards(self.shards).pin(self.pin)
     }
 
+    /// Refuses what does not go with so many shards, which the plan has shown.
+    pub fn check_shards(&self, shards: usize, has_key: bool) -> Result<(), ConfigError> {
+        if shards.saturating_mul(self.flushers) > FLUSHERS_MAX {
+            return Err(ConfigError::ShardsTimesFlushers { shards, flushers: self.flushers });
+        }
+        match (self.flushers, self.concurrency) {
+            (2.., _) if has_key && shards > 1 => Err(ConfigError::OrderWith { key: "flushers" }),
+            (_, 2..) if has_key && shards > 1 => Err(ConfigError::OrderWith { key: "concurrency" }),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses what would break the order of a key.
     fn check_key(&self) -> Result<(), ConfigError> {
-        let sharded = self.shards != Shards::default();
         let keys = [
-            ("flushers", self.flushers > 1 && sharded),
-            ("concurrency", self.concurrency > 1 && sharded),
             ("home", self.home != Home::Sticky),
             ("overflow", self.overflow != Overflow::Stay),
             ("steal", self.steal),
@@ -223,7 +233,7 @@ impl Config {
             shards,
             pin: _,
             home: _,
-            overflow: _,
+            overflow,
             steal,
             huge_pages: _,
         } = *self;
@@ -290,8 +300,11 @@ impl Config {
         if has_key {
             self.check_key()?;
         }
-        if steal && on_failure != OnFailure::Skip {
+        if on_failure != OnFailure::Skip && steal {
             return Err(ConfigError::OrderWith { key: "steal" });
+        }
+        if on_failure != OnFailure::Skip && overflow != Overflow::Stay {
+            return Err(ConfigError::OrderWith { key: "overflow" });
         }
         retry.as_ref().map_or(Ok(()), Retry::check)?;
         breaker.as_ref().map_or(Ok(()), Breaker::check)?;
@@ -371,6 +384,13 @@ pub enum ConfigError {
         /// What was asked for.
         got: usize,
     },
+    /// More flushers in all than an engine may have.
+    ShardsTimesFlushers {
+        /// Shards, of this machine.
+        shards: usize,
+        /// What was asked for, of each.
+        flushers: usize,
+    },
     /// A setting that breaks the order which a key, or an `on_failure` other than `Skip`, keeps.
     OrderWith {
         /// The setting.
@@ -395,7 +415,7 @@ impl ConfigError {
             Self::QueueDepth { .. } => "queue_depth",
             Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
             Self::Zero { key } | Self::OutOfRange { key, .. } | Self::OrderWith { key } => key,
-            Self::Shards { .. } => "shards",
+            Self::Shards { .. } | Self::ShardsTimesFlushers { .. } => "shards",
             Self::BytesWithoutWeight | Self::BatchOverQueueBytes { .. } => "max_batch_bytes",
             Self::QueueBytesWithoutWeight => "max_queue_bytes",
             Self::LongDelay { .. } => "max_batch_delay",
@@ -461,6 +481,11 @@ impl fmt::Display for ConfigError {
                  1, or on_failure to Skip"
             ),
             Self::Shards { got } => write!(f, "{got} is not within 1..={FLUSHERS_MAX}"),
+            Self::ShardsTimesFlushers { shards, flushers } => write!(
+                f,
+                "{shards} shards on this machine with {flushers} flushers each are more than \
+                 {FLUSHERS_MAX} flushers"
+            ),
             Self::OrderWith { .. } => f.write_str(
                 "it would break the order that a key, or an on_failure other than Skip, keeps; \
                  leave it at its default",
@@ -486,6 +511,14 @@ mod tests {
         let mut config = Config::default();
         change(&mut config);
         config.check(false, true).expect_err("must be refused")
+    }
+
+    /// With a key, in two shards.
+    fn in_shards(change: impl FnOnce(&mut Config)) -> ConfigError {
+        let mut config = Config::default();
+        change(&mut config);
+        assert_eq!(config.check_shards(1, true), Ok(()));
+        config.check_shards(2, true).expect_err("must be refused")
     }
 
     #[test]
@@ -520,9 +553,9 @@ mod tests {
             (keyed(|c| c.steal = true), "steal"),
             (keyed(|c| c.home = Home::FollowCpu), "home"),
             (keyed(|c| c.overflow = Overflow::Nearest), "overflow"),
-            (keyed(|c| (c.shards, c.flushers) = (Shards::Total(2), 2)), "flushers"),
-            (keyed(|c| (c.shards, c.concurrency) = (Shards::Total(2), 2)), "concurrency"),
-            (keyed(|c| (c.shards, c.concurrency) = (Shards::PerNode(2), 2)), "concurrency"),
+            (in_shards(|c| c.flushers = 2), "flushers"),
+            (in_shards(|c| c.concurrency = 2), "concurrency"),
+            (in_shards(|c| c.flushers = 1024), "shards"),
         ];
         for (error, key) in cases {
             assert_eq!(error.key(), key);

@@ -245,6 +245,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     fn make_room(&self, front: &mut Front<'_, T>, wait: bool) -> Result<(), AddReason> {
         let Some(first) = front.items().first() else { return Ok(()) };
         let shard = self.shard_of(first);
+        self.shared.call_for_help(shard);
         let policy = shard.admission.when_full;
         match policy {
             WhenFull::Block if wait => {
@@ -415,15 +416,16 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// one is just being published, or others hold the bytes.
     fn evict_for(&self, offer: &mut Offer<T, M>) -> Option<Result<(), AddError<M::Entry>>> {
         let Shared { ledger, on_dropped, .. } = &*self.shared;
-        let shard = offer.as_ref().map_or(self.any(), |entry| self.shard_of(M::item(entry)));
+        let home = offer.as_ref().map_or(self.any(), |entry| self.shard_of(M::item(entry)));
         let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
-            match self.insist(offer) {
+            let shard = match self.insist(offer) {
                 Ok(done) => return Some(done),
                 Err(Lack::Moment) => return None,
-                Err(Lack::Bytes | Lack::Slot) => {}
-            }
+                Err(Lack::Slot) => home,
+                Err(Lack::Bytes) => self.holder_of_bytes(home),
+            };
             match ledger.evict(shard, tell) {
                 Ok((position, item, tag)) => {
                     let _dropping = Serving::dropping(shard.engine);
@@ -440,9 +442,17 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         }
         let done = self.attempt(offer);
         if done.is_none() {
-            shard.room.freed(1); // of what was evicted in vain
+            home.room.freed(1); // of what was evicted in vain
         }
         done
+    }
+
+    /// Where items are queued that hold bytes: all shards share them.
+    fn holder_of_bytes<'a>(&'a self, home: &'a Shard<T, M>) -> &'a Shard<T, M> {
+        if !home.ring.is_empty() {
+            return home;
+        }
+        self.shared.near(home).find(|other| !other.ring.is_empty()).unwrap_or(home)
     }
 
     /// Tries until there is nothing more to try, or room is not just a moment away.

@@ -26,7 +26,7 @@ pub struct Shutdown<T> {
     pub tally: Tally,
     /// The figures of the whole run.
     pub stats: Stats,
-    /// Items handed back, oldest first: no sink has seen them, or none has taken them and they
+    /// Items handed back, those of each shard oldest first: no sink has seen them, or none has taken them and they
     /// waited to be tried again. Nothing of them was applied. A batch of which only some items
     /// failed comes part by part.
     pub unflushed: Vec<T>,

@@ -11,7 +11,7 @@ use super::threads::Start;
 use super::{Batcher, Builder, Pump};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers};
-use crate::config::{Config, ConfigError, FLUSHERS_MAX, Home, Overflow};
+use crate::config::{Config, ConfigError, Home, Overflow};
 use crate::error::SpawnError;
 #[cfg(feature = "tokio")]
 #[cfg(not(any(loom, shuttle)))]
@@ -191,7 +191,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         clock: TestClock,
     ) -> Result<Pump<T, S, M>, ConfigError> {
         (self.config.flushers, self.config.concurrency) = (1, 1);
-        (self.config.shards, self.config.pin) = (Shards::Total(1), Pin::None);
+        (self.config.shards, self.config.pin, self.topology) = (Shards::Total(1), Pin::None, None);
         let unknown = || Machine::of("none", Topology::default());
         let shared = self.shared(Clock::Test(clock.clone()), unknown)?;
         let limits = sink.limits();
@@ -217,9 +217,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         };
         let placed = Placed::new(machine, &config.placement());
         let (shards, flushers) = (placed.plan().rings().len(), placed.plan().flushers().len());
-        if shards * config.flushers > FLUSHERS_MAX {
-            return Err(ConfigError::Flushers { got: shards * config.flushers });
-        }
+        config.check_shards(shards, key.is_some())?;
         let triggers = Triggers {
             max_batch_size: config.max_batch_size.unwrap_or(config.queue_depth),
             max_batch_bytes: config.max_batch_bytes,
@@ -258,7 +256,7 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
                 .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
             Ok(Arc::new(Shard::new(index, &common, ring, former.of_shard(index, shards))))
         };
-        let shards = (0..shards).map(|index| near_memory(&placed, index, || make(index)));
+        let shards = (0..shards).map(|index| near_memory(&placed, index, &|| make(index)));
         Ok(Shared {
             shards: shards.collect::<Result<_, _>>()?,
             flushers_each: config.flushers,
@@ -295,19 +293,22 @@ fn ring<E>(config: &Config, placed: &Placed, index: usize) -> Result<Ring<E>, Ca
 }
 
 /// Does this on a thread that runs on the node where the memory of a ring is to lie, so that what it
-/// touches first lies there.
-fn near_memory<R: Send>(placed: &Placed, ring: usize, work: impl FnOnce() -> R + Send) -> R {
+/// touches first lies there; without such a thread, here.
+fn near_memory<R: Send>(placed: &Placed, ring: usize, work: &(impl Fn() -> R + Sync)) -> R {
     let Some(cpus) = placed.cpus_near(ring) else { return work() };
-    thread::scope(|scope| {
-        let pinned = move || {
-            let _ = bind_thread(cpus); // refused: the flushers' pins say so
-            work()
-        };
-        match scope.spawn(pinned).join() {
-            Ok(done) => done,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let pinned = move || {
+        let _ = bind_thread(cpus); // refused: the flushers' pins say so
+        work()
+    };
+    let done = thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, pinned);
+        thread.ok().map(|thread| thread.join())
+    });
+    match done {
+        Some(Ok(done)) => done,
+        Some(Err(panic)) => std::panic::resume_unwind(panic),
+        None => work(),
+    }
 }
 
 /// Says once what the system has refused.

@@ -228,16 +228,15 @@ impl<T, M: Mode<T>> Shared<T, M> {
         }
     }
 
-    /// As [`flush`](Self::flush), for what is in one shard.
-    pub fn flush_shard(&self, index: usize, timeout: Duration) -> Resolution {
-        let mut positions = vec![0; self.shards.len()];
-        positions[index] = self.shards[index].demand_all();
-        self.ledger.wait_resolved(&positions, timeout)
-    }
-
     /// The flush barrier: waits until every item added before this call has met its fate.
     pub fn flush(&self, timeout: Duration) -> Resolution {
         let positions = self.demand_all();
+        self.ledger.wait_resolved(&positions, timeout)
+    }
+
+    /// As [`flush`](Self::flush), for the items of one shard.
+    pub fn flush_shard(&self, index: usize, timeout: Duration) -> Resolution {
+        let positions = self.demand_of(index);
         self.ledger.wait_resolved(&positions, timeout)
     }
 }

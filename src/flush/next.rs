@@ -51,7 +51,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         loop {
             match self.look(shard, lease, buffer, false) {
                 Look::Work(work, permit) => return Some((work, permit)),
-                Look::Done => return None,
+                Look::Done => return self.last_help(shard, lease, buffer),
                 Look::Progress => backoff = Backoff::default(),
                 Look::Wait { position, until, alarm, alarms } => {
                     let alarm = match self.steal(shard, lease, buffer) {
@@ -73,6 +73,19 @@ impl<T, M: Mode<T>> Shared<T, M> {
         }
     }
 
+    /// For a flusher of which the own shard has nothing more.
+    pub fn last_help(
+        &self,
+        shard: &Shard<T, M>,
+        lease: &Lease<T, M>,
+        buffer: &mut Buffer<T, M>,
+    ) -> Option<(Work<T, M>, Permit)> {
+        match self.steal(shard, lease, buffer) {
+            Stolen::Work(work, permit) => Some((work, permit)),
+            Stolen::Nothing { .. } => None,
+        }
+    }
+
     /// One look at everything; never waits.
     pub fn look(
         &self,
@@ -86,7 +99,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         if shard.wake.stopped() {
             return Look::Done;
         }
-        let (alarm, more) = match ledger.agenda() {
+        let (alarm, more) = match ledger.agenda(shard.index) {
             Agenda::Take(work, permit) => return Look::Work(work, permit),
             Agenda::Wait { until, fresh: false } => return Look::Held { until, alarms },
             Agenda::Wait { until, fresh: true } => (until, true),

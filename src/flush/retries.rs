@@ -4,6 +4,9 @@
 //! Where order is kept, a work is *ready* when it is the first of all that hold any of its keys;
 //! with [`OnFailure::Halt`] all works share one key. Only ready works are in `due`, so finding the
 //! next one costs no more than with [`OnFailure::Skip`], where every work is ready.
+//!
+//! A work is written by the flushers of its own shard. Once it is taken out its keys are free, and
+//! what keeps the order from then on is that the shard has but one flusher, who has it in hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -33,14 +36,21 @@ pub struct Retries<T, M: Mode<T>> {
     bounds: Bounds,
     give_up_after: Option<Duration>,
     works: BTreeMap<Place, (Instant, Waiting<T, M>)>,
-    /// When each that is ready is due: retries, and the others.
-    due: [BTreeSet<(Instant, Place)>; 2],
+    shards: Vec<Own>,
     /// When each will have failed for too long.
     give_up: BTreeSet<(Instant, Place)>,
     /// Works that hold each key.
     keys: HashMap<u64, BTreeSet<Place>>,
     items: u64,
     bytes: u64,
+}
+
+/// What waits of one shard.
+#[derive(Default)]
+struct Own {
+    /// When each that is ready is due: retries, and the others.
+    due: [BTreeSet<(Instant, Place)>; 2],
+    works: usize,
 }
 
 /// How much may wait.
@@ -67,7 +77,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
             bounds,
             give_up_after,
             works: BTreeMap::new(),
-            due: [BTreeSet::new(), BTreeSet::new()],
+            shards: Vec::new(),
             give_up: BTreeSet::new(),
             keys: HashMap::new(),
             items: 0,
@@ -81,6 +91,11 @@ impl<T, M: Mode<T>> Retries<T, M> {
 
     pub fn is_empty(&self) -> bool {
         self.works.is_empty()
+    }
+
+    /// Whether something of that shard waits.
+    pub fn any_of(&self, shard: usize) -> bool {
+        self.shards.get(shard).is_some_and(|own| own.works > 0)
     }
 
     /// Works that wait.
@@ -113,6 +128,10 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// Takes a work in. One that has not failed itself is due at once.
     pub fn insert(&mut self, mut waiting: Waiting<T, M>, now: Instant) {
         let place = waiting.work.place();
+        if self.shards.len() <= place.shard {
+            self.shards.resize_with(place.shard + 1, Own::default);
+        }
+        self.shards[place.shard].works += 1;
         let due = waiting.work.past.failure.as_ref().map_or(now, |failure| failure.due);
         if self.order == OnFailure::Halt {
             waiting.keys = vec![ONE_KEY];
@@ -150,7 +169,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
         let Some(place) = place else { return };
         let Some((due, waiting)) = self.works.get(&place) else { return };
         let first = |key| self.keys.get(key).and_then(|holders| holders.first()) == Some(&place);
-        let set = &mut self.due[set_of(waiting.kind)];
+        let set = &mut self.shards[place.shard].due[set_of(waiting.kind)];
         if waiting.keys.iter().all(first) {
             set.insert((*due, place));
         } else {
@@ -168,7 +187,9 @@ impl<T, M: Mode<T>> Retries<T, M> {
             self.items -= waiting.work.count();
             self.bytes = self.bytes.saturating_sub(waiting.work.batch.bytes);
         }
-        self.due[set_of(waiting.kind)].remove(&(due, place));
+        let own = &mut self.shards[place.shard];
+        own.due[set_of(waiting.kind)].remove(&(due, place));
+        own.works -= 1;
         if let Some(moment) = self.give_up_at(&waiting) {
             self.give_up.remove(&(moment, place));
         }
@@ -190,18 +211,21 @@ impl<T, M: Mode<T>> Retries<T, M> {
         self.remove(place)
     }
 
-    /// Takes the next work out that may be written now, that which is due longest. `retry`: whether
-    /// the budget allows one.
-    pub fn take_due(&mut self, now: Instant, retry: bool) -> Option<Waiting<T, M>> {
-        let retries = self.due[0].first().filter(|_| retry);
-        let first = self.due[1].first().into_iter().chain(retries).min().copied();
+    /// Takes the next work of a shard out that may be written now, that which is due longest.
+    /// `retry`: whether the budget allows one.
+    pub fn take_due(&mut self, shard: usize, now: Instant, retry: bool) -> Option<Waiting<T, M>> {
+        let due = &self.shards.get(shard)?.due;
+        let retries = due[0].first().filter(|_| retry);
+        let first = due[1].first().into_iter().chain(retries).min().copied();
         self.remove(first.filter(|entry| entry.0 <= now)?.1)
     }
 
-    /// When there is something to write next; `retry_at` is when the budget allows a retry.
-    pub fn next_due(&self, retry_at: Option<Instant>) -> Option<Instant> {
-        let retry = self.due[0].first().map(|entry| retry_at.map_or(entry.0, |at| entry.0.max(at)));
-        let other = self.due[1].first().map(|entry| entry.0);
+    /// When there is something of a shard to write next; `retry_at` is when the budget allows a
+    /// retry.
+    pub fn next_due(&self, shard: usize, retry_at: Option<Instant>) -> Option<Instant> {
+        let due = &self.shards.get(shard)?.due;
+        let retry = due[0].first().map(|entry| retry_at.map_or(entry.0, |at| entry.0.max(at)));
+        let other = due[1].first().map(|entry| entry.0);
         retry.into_iter().chain(other).min()
     }
 
@@ -217,7 +241,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
 
     /// Takes everything out, oldest first.
     pub fn take_all(&mut self) -> Vec<Work<T, M>> {
-        self.due.iter_mut().for_each(BTreeSet::clear);
+        self.shards.clear();
         self.give_up.clear();
         self.keys.clear();
         (self.items, self.bytes) = (0, 0);

@@ -326,6 +326,14 @@ impl<T, M: Mode<T>> Shard<T, M> {
         pending.then(|| self.start + Duration::from_nanos(self.oldest.since.get()))
     }
 
+    /// Items before that position are known to the ledger: nobody need count their age here, though
+    /// the next look at the ring may come after a long write.
+    pub fn begun(&self, end: u64) {
+        if self.oldest.position.get() < end {
+            self.oldest.position.set(end);
+        }
+    }
+
     /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items
     /// ever added.
     pub fn close(&self) -> u64 {

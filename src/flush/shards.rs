@@ -109,6 +109,18 @@ impl<T, M: Mode<T>> Shared<T, M> {
         }
     }
 
+    /// As [`demand_all`](Self::demand_all), of one shard; of the others nothing.
+    pub fn demand_of(&self, index: usize) -> Positions {
+        let asked = |shard: &Arc<Shard<T, M>>| match shard.index == index {
+            true => shard.demand_all(),
+            false => 0,
+        };
+        match &self.shards[..] {
+            [shard] => Positions::One(asked(shard)),
+            shards => Positions::Many(shards.iter().map(asked).collect()),
+        }
+    }
+
     /// Where the items are, exactly, at this moment.
     pub fn tally(&self) -> Tally {
         self.ledger.tally(&self.shards)

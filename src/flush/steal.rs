@@ -4,6 +4,9 @@
 //! It forms the batch under the neighbour's lease, as a flusher of that shard would, so order and
 //! accounts are the neighbour's. It only tries the lock: it holds its own lease meanwhile.
 //!
+//! Once its own shard is closed and drained, a flusher helps for as long as there is a batch to be
+//! had at once.
+//!
 //! **Who is asleep is called**: by a flusher that leaves a full batch behind when it turns to its
 //! sink, and by a producer that finds the ring full. Who is awake and sees items that nobody
 //! collects, not yet enough for a batch, looks again a millisecond later.
@@ -47,18 +50,31 @@ impl<T, M: Mode<T>> Shared<T, M> {
             return Stolen::Nothing { again };
         }
         for other in self.near(shard) {
-            if other.ring.is_empty() {
+            if other.oldest().is_none() {
                 continue;
             }
-            let Some(mut theirs) = try_lock(&other.lease) else { continue };
-            let found = self.collect(other, &mut theirs, buffer);
+            let soon = || shard.clock.now().checked_add(AGAIN);
+            let Some(mut theirs) = try_lock(&other.lease) else {
+                // Whoever sleeps there is about to collect. Who is awake may leave a batch behind,
+                // and not see this flusher asleep yet.
+                if !other.wake.is_waited_for() {
+                    again = soon();
+                }
+                continue;
+            };
+            let some = other.ring.pushed() > theirs.former.first();
+            let found = if some { self.collect(other, &mut theirs, buffer) } else { None };
             drop(theirs);
             other.lease_is_free();
             if let Some((work, permit)) = found {
-                self.ledger.stolen.count();
+                if work.is_fresh() {
+                    self.ledger.stolen.count();
+                }
                 return Stolen::Work(work, permit);
             }
-            again = shard.clock.now().checked_add(AGAIN);
+            if some {
+                again = soon();
+            }
         }
         Stolen::Nothing { again }
     }

@@ -277,6 +277,9 @@ fn begin<T, M: Mode<T>>(
             return None;
         }
     };
+    if work.is_fresh() {
+        shared.shards[work.batch.shard].begun(work.end);
+    }
     // Before the write: whoever waits for an item that is not in it must not wait for it.
     if expired.is_empty() {
         return Some((spoiled, now));

@@ -71,6 +71,9 @@ struct State<T, M: Mode<T>> {
     retries: Retries<T, M>,
     gate: Gate,
     order: OnFailure,
+    /// A flusher waits with fresh batches for works that wait, maybe of another shard; it looks
+    /// again after the next write.
+    held_up: bool,
     /// What kept the last due work from being written.
     kept: Cause,
     /// Those of one flusher's first thread side by side, in the order of flushers; then those of
@@ -177,6 +180,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             retries,
             gate,
             order,
+            held_up: false,
             kept: Cause::Throttle,
             slots: slots_of(flushers, 1, now),
             unwatched: false,
@@ -239,19 +243,20 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         if self.gated { lock(&self.state).gate.take(now, load) } else { Ok(Permit::Write(None)) }
     }
 
-    /// What is to be done besides collecting.
-    pub fn agenda(&self) -> Agenda<T, M> {
+    /// What a flusher of that shard is to do besides collecting.
+    pub fn agenda(&self, shard: usize) -> Agenda<T, M> {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return Agenda::Nothing;
         }
         let now = self.clock.now();
         let mut state = lock(&self.state);
-        let agenda = state.agenda(now);
+        let agenda = state.agenda(shard, now);
         self.waiting.store(state.retries.len() as u64, Ordering::Relaxed);
         agenda
     }
 
-    /// When there is something to write next, if fresh items are ready at that time.
+    /// When there is something of the first shard to write next, if fresh items are ready at that
+    /// time.
     pub fn next_due(&self, fresh: Option<Instant>) -> Option<Instant> {
         let now = self.clock.now();
         let mut state = lock(&self.state);
@@ -260,7 +265,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         }
         let retry_at = state.gate.retry_at(now);
         let behind = !state.retries.is_empty() && !state.lets_fresh_pass();
-        let due = earlier(fresh.filter(|_| !behind), state.retries.next_due(retry_at));
+        let due = earlier(fresh.filter(|_| !behind), state.retries.next_due(0, retry_at));
         let due = match state.gate.look(now) {
             Ok(()) => due,
             Err(held) => held.until.and_then(|at| due.map(|due| due.max(at))),
@@ -349,7 +354,8 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         state.counts.record(&work.batch, writing.items, &work.past, verdict, now);
         state.counts.callback_panics += spoiled.len() as u64;
         let breaker = state.gate.answered(now, writing.permit, Some(verdict.said()));
-        let unblocked = state.gate.unblocked() || breaker.is_some();
+        let held_up = mem::take(&mut state.held_up);
+        let unblocked = state.gate.unblocked() || breaker.is_some() || held_up;
         let alarm =
             others && !mutated("no_alarm_again") || unblocked && !mutated("no_alarm_unblocked");
         let halt = state.order == OnFailure::Halt && !verdict.lost.is_empty();

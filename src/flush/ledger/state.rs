@@ -43,7 +43,8 @@ impl<T, M: Mode<T>> State<T, M> {
         }
     }
 
-    pub fn agenda(&mut self, now: Instant) -> Agenda<T, M> {
+    /// For a flusher of that shard.
+    pub fn agenda(&mut self, shard: usize, now: Instant) -> Agenda<T, M> {
         if self.retries.is_empty() || self.stopping {
             return Agenda::Nothing;
         }
@@ -54,20 +55,24 @@ impl<T, M: Mode<T>> State<T, M> {
         let until = match self.gate.look(now) {
             Ok(()) => {
                 let retry_at = self.gate.retry_at(now);
-                if let Some(waiting) = self.retries.take_due(now, retry_at.is_none()) {
+                if let Some(waiting) = self.retries.take_due(shard, now, retry_at.is_none()) {
                     return self.resume(waiting, now);
                 }
                 self.kept = Cause::Throttle;
-                self.retries.next_due(retry_at)
+                self.retries.next_due(shard, retry_at)
             }
             Err(held) => {
                 self.kept = held.cause;
-                let due = self.retries.next_due(None);
+                let due = self.retries.next_due(shard, None);
                 held.until.and_then(|at| due.map(|due| due.max(at)))
             }
         };
-        let until = earlier(until, self.retries.next_hopeless());
-        Agenda::Wait { until, fresh: self.lets_fresh_pass() }
+        let fresh = self.lets_fresh_pass();
+        if fresh && !self.retries.any_of(shard) {
+            return Agenda::Nothing;
+        }
+        self.held_up |= !fresh;
+        Agenda::Wait { until: earlier(until, self.retries.next_hopeless()), fresh }
     }
 
     /// Whether fresh batches are written while others wait to be tried again. With no room for more
@@ -93,6 +98,7 @@ impl<T, M: Mode<T>> State<T, M> {
             Ok(permit) => permit,
             Err(held) => {
                 self.retries.insert(waiting, now);
+                self.held_up = true;
                 return Agenda::Wait { until: held.until, fresh: false };
             }
         };

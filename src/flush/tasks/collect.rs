@@ -47,13 +47,10 @@ pub async fn next<T, M: Mode<T>>(
     let mut held = lease(shard, flusher).await;
     let lease: &mut Lease<T, M> = held.lease.as_mut()?;
     let mut backoff = Backoff::default();
-    loop {
+    let found = loop {
         match shared.look(shard, lease, buffer, false) {
-            Look::Work(work, permit) => {
-                shared.leave_to_others(shard);
-                return Some((work, permit));
-            }
-            Look::Done => return None,
+            Look::Work(work, permit) => break (work, permit),
+            Look::Done => return shared.last_help(shard, lease, buffer),
             Look::Progress => backoff = Backoff::default(),
             Look::Wait { position, alarm, alarms, until: _ } => {
                 let alarm = match shared.steal(shard, lease, buffer) {
@@ -77,7 +74,10 @@ pub async fn next<T, M: Mode<T>>(
                 unconstrained(tokio::time::sleep(STALL_SLEEP)).await;
             }
         }
-    }
+    };
+    drop(held); // who is called finds the lease free
+    shared.leave_to_others(shard);
+    Some(found)
 }
 
 /// Waits for the lease: see [`Bell`](crate::wait::Bell).
