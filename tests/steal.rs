@@ -69,8 +69,12 @@ fn an_idle_flusher_writes_for_a_shard_whose_flusher_is_in_its_sink() {
 #[test]
 fn it_does_for_one_that_adds_many() {
     let (batcher, books, gate, [one, _]) = one_is_shut(two_nodes().max_batch_size(1).steal(true));
-    assert_eq!(one.add_many(&mut (0..50).collect()).unwrap(), 50);
-    gate.open();
+    thread::scope(|scope| {
+        let _open = Opened(&gate);
+        let adding = scope.spawn(|| one.add_many(&mut (0..50).collect()));
+        until("all are in", || adding.is_finished());
+        assert_eq!(adding.join().unwrap().unwrap(), 50);
+    });
     assert!(batcher.shutdown(LONG).is_clean());
     assert_once(&books.items());
 }
