@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Names a batch of one engine: 1 for the first, then counting up in the order in which batches
-/// were formed. A batch that is written again keeps its name; a part of it, with other items than
+/// were formed. Of several shards each takes every n-th number. A batch that is written again keeps its name; a part of it, with other items than
 /// any other part, has a name of its own: the batch's number and the number of the part.
 ///
 /// One name never stands for two different sets of items, so a sink may use it to know what it has
