@@ -71,7 +71,8 @@ fn an_idle_flusher_writes_for_a_shard_whose_flusher_is_in_its_sink() {
 #[test]
 fn of_a_shard_whose_memory_lies_elsewhere_it_takes_the_items_and_not_the_buffer() {
     let weighed = two_memories().weight(|item: &u64| 1 + (*item % 7) as usize);
-    for builder in [two_memories().max_batch_size(3), weighed.max_batch_bytes(11)] {
+    for builder in [two_memories().max_batch_size(3), weighed.max_batch_size(4).max_batch_bytes(11)]
+    {
         let (batcher, books, gate, [one, _]) = one_is_shut(builder.steal(true));
         (0..200).for_each(|item| one.add(item).unwrap());
         let before: Vec<_> = written(&books);

@@ -196,9 +196,7 @@ impl<T, M: Mode<T>> Former<T, M> {
         self
     }
 
-    /// The same with buffers that have room for a full batch from the beginning, and for so many
-    /// items more. Where batches are to lie on a node their buffers are to stay where they are, and
-    /// apart from others.
+    /// The same with buffers that never move: with room for a full batch and so many items more.
     #[must_use]
     pub fn with_room(mut self, spare: usize) -> Self {
         self.room = self.triggers.max_batch_size.saturating_add(spare);
@@ -207,23 +205,20 @@ impl<T, M: Mode<T>> Former<T, M> {
 
     fn make_room(&mut self) {
         if self.items.capacity() < self.room {
-            let more = self.room.saturating_sub(self.items.len());
-            let _ = self.items.try_reserve_exact(more); // else it grows, or cannot
+            let _ = self.items.try_reserve_exact(self.room - self.items.len()); // else it grows
         }
     }
 
-    /// Batches closed so far.
     pub fn closed(&self) -> u64 {
         self.closed
     }
 
-    /// The batch that was closed last gives its buffer back and takes the one that it was exchanged
-    /// for. For a flusher of another node, which may take the items but not the memory.
+    /// Takes the buffer of the batch closed last back, for the one it was exchanged for.
     pub fn keep_buffer(&mut self, batch: &mut Vec<T>) {
-        let count = batch.len();
-        batch.append(&mut self.items); // rarely any
+        let next = self.items.len(); // rarely any
         self.make_room();
-        self.items.extend(batch.drain(..count));
+        self.items.append(batch);
+        batch.extend(self.items.drain(..next)); // fits: as many as a batch has, at most
         mem::swap(&mut self.items, batch);
     }
 

@@ -23,7 +23,7 @@ const DEPTH: u64 = 32_768;
 /// 2 MiB of slots.
 const HUGE_DEPTH: u64 = 131_072;
 /// Items of a cache line for each node, and room for them.
-const WIDE: u64 = 40_000;
+const WIDE: u64 = 16_000;
 const DEPTH_WIDE: usize = 2_048;
 /// Rounds of batches until every flusher has surely written.
 const ROUNDS: u64 = 200;
