@@ -52,6 +52,32 @@ fn flushers_of_cpus_that_are_not_there_run_and_say_so() {
 }
 
 #[test]
+fn batches_that_are_not_moved_to_their_node_are_written_and_told_once() {
+    let batcher = shard_rig::two_memories().max_batch_size(10).spawn(null_sinks()).unwrap();
+    let before = batcher.placement();
+    for flusher in &before.flushers {
+        assert_eq!(flusher.memory_got, flusher.memory_wanted, "nothing was to be moved yet");
+    }
+    for node in 0..2 {
+        let producer = batcher.producer_on(node).unwrap();
+        (0..100).for_each(|item| producer.add(item).unwrap());
+    }
+    batcher.flush(LONG).unwrap();
+    let placement = batcher.placement();
+    let far = &placement.flushers[1];
+    assert_eq!((far.memory_wanted, far.memory_got), (Some(1_000), None));
+    let told = "batches not moved to node 1000: ";
+    assert_eq!(far.why.matches(told).count(), 1, "{}", far.why);
+    assert!(far.why.starts_with(&before.flushers[1].why), "{}", far.why);
+    assert!(placement.refused().any(|why| why == far.why), "{placement:?}");
+    let near = &placement.flushers[0];
+    let refused = near.memory_got.is_none();
+    assert!(!refused || near.why.contains("batches not moved to node 0: "), "{}", near.why);
+    let report = batcher.shutdown(LONG);
+    assert!(report.is_clean() && report.tally.flushed_ok == 200, "{:?}", report.tally);
+}
+
+#[test]
 fn what_was_not_to_be_pinned_is_as_planned() {
     let placement = placed(Batcher::builder().topology(nowhere()).pin(Pin::None));
     assert!(placement.is_as_planned(), "{placement:?}");

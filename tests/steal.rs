@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Gate, LONG, Rng, random_sinks, until};
-use shard_rig::{Books, OWN, assert_once, gates, homes, two_nodes};
+use shard_rig::{Books, OWN, assert_once, gates, homes, two_memories, two_nodes};
 use sluicegate::{Batch, Batcher, Builder, Plain, Producer};
 
 /// Items from here on are there to bring a flusher into its sink.
@@ -64,6 +64,28 @@ fn an_idle_flusher_writes_for_a_shard_whose_flusher_is_in_its_sink() {
     assert!(report.is_clean() && written(&books).len() == 50, "{:?}", report.tally);
     assert_once(&books.items());
     assert_eq!(report.stats.stolen, helped(&books));
+}
+
+/// With a weight items are carried over from one batch to the next, so there are some in the buffer
+/// that is left behind.
+#[test]
+fn of_a_shard_whose_memory_lies_elsewhere_it_takes_the_items_and_not_the_buffer() {
+    let weighed = two_memories().weight(|item: &u64| 1 + (*item % 7) as usize);
+    for builder in [two_memories().max_batch_size(3), weighed.max_batch_size(4).max_batch_bytes(11)]
+    {
+        let (batcher, books, gate, [one, _]) = one_is_shut(builder.steal(true));
+        (0..200).for_each(|item| one.add(item).unwrap());
+        let before: Vec<_> = written(&books);
+        assert!(before.len() >= 190, "{before:?}");
+        for (expected, (item, flusher)) in (0..).zip(before) {
+            assert_eq!((item, flusher), (expected, 1), "in the order of their ring");
+        }
+        gate.open();
+        let report = batcher.shutdown(LONG);
+        assert!(report.is_clean() && written(&books).len() == 200, "{:?}", report.tally);
+        assert_once(&books.items());
+        assert_eq!(report.stats.stolen, helped(&books));
+    }
 }
 
 #[test]

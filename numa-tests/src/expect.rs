@@ -74,6 +74,20 @@ pub fn own_shards(placement: &Placement, sinks: &Sinks) -> Result<(), String> {
     Ok(())
 }
 
+/// Every page of each batch that a flusher was given lies where the report says; returns how many
+/// pages that were.
+pub fn batches(placement: &Placement, sinks: &Sinks) -> Result<usize, String> {
+    let mut all = 0;
+    for (index, written) in sinks.flushers() {
+        let Some(node) = placement.flushers[index].memory_got else { continue };
+        let proved =
+            if written.batches == 0 { Ok(()) } else { written.pages.prove_node(usize_of(node)) };
+        proved.map_err(|why| format!("batches of flusher {index}: {why}"))?;
+        all += written.pages.on.values().sum::<usize>();
+    }
+    Ok(all)
+}
+
 /// Everything was written, and nothing is left.
 pub fn all_written(report: &Shutdown<u64>, items: u64) -> Result<(), String> {
     let tally = report.tally;

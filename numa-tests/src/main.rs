@@ -25,7 +25,7 @@ use report::{Found, Report};
 type Check = fn(&Machine) -> Found;
 
 /// Every check, in the order in which they run: first what the others stand on.
-const CHECKS: [(&str, Check); 23] = [
+const CHECKS: [(&str, Check); 24] = [
     ("machine.cpus", asked::cpus),
     ("machine.memory", asked::memory),
     ("machine.distances", asked::distances),
@@ -37,6 +37,7 @@ const CHECKS: [(&str, Check); 23] = [
     ("control.refused", control::refused),
     ("engine.smoke", engine::smoke),
     ("placed.flushers", placed::flushers),
+    ("placed.batches", placed::batches),
     ("placed.pages", placed::pages),
     ("placed.huge_pages", placed::huge_pages),
     ("homes.found", homes::homes),

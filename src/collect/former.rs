@@ -104,6 +104,8 @@ pub struct Former<T, M: Mode<T> = Plain> {
     /// Position of the next item to drain. Positions between two items were evicted.
     next: u64,
     items: Vec<T>,
+    /// Items that a buffer is to have room for before the first is in it; 0: it grows.
+    room: usize,
     tags: M::Tags,
     bytes: u64,
     /// No more may go into this batch: the next item would be too many bytes.
@@ -174,6 +176,7 @@ impl<T, M: Mode<T>> Former<T, M> {
             first: 0,
             next: 0,
             items: Vec::new(),
+            room: 0,
             tags: M::Tags::default(),
             bytes: 0,
             sealed: false,
@@ -191,6 +194,32 @@ impl<T, M: Mode<T>> Former<T, M> {
     pub fn of_shard(mut self, shard: usize, shards: usize) -> Self {
         self.shard = (shard, shards);
         self
+    }
+
+    /// The same with buffers that never move: with room for a full batch and so many items more.
+    #[must_use]
+    pub fn with_room(mut self, spare: usize) -> Self {
+        self.room = self.triggers.max_batch_size.saturating_add(spare);
+        self
+    }
+
+    fn make_room(&mut self) {
+        if self.items.capacity() < self.room {
+            let _ = self.items.try_reserve_exact(self.room - self.items.len()); // else it grows
+        }
+    }
+
+    pub fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    /// Takes the buffer of the batch closed last back, for the one it was exchanged for.
+    pub fn keep_buffer(&mut self, batch: &mut Vec<T>) {
+        let next = self.items.len(); // rarely any
+        self.make_room();
+        self.items.append(batch);
+        batch.extend(self.items.drain(..next)); // fits: as many as a batch has, at most
+        mem::swap(&mut self.items, batch);
     }
 
     /// The batch is ready, but there is no permit: it goes on growing.
@@ -371,6 +400,7 @@ impl<T, M: Mode<T>> Former<T, M> {
         &mut self,
         drain: impl FnOnce(&mut Vec<M::Entry>) -> Result<Run, E>,
     ) -> Result<usize, E> {
+        self.make_room();
         let run = if self.weight.is_some() {
             let run = drain(&mut self.fresh)?;
             self.skip_to(run.position);

@@ -22,7 +22,7 @@ use crate::flush::{
 };
 use crate::mode::Mode;
 use crate::placement::{
-    Machine, Pin, Placed, Placement, Shards, Topology, bind_memory, bind_thread,
+    Machine, Pin, Placed, Placement, Shards, Topology, apart, bind_memory, bind_thread,
 };
 use crate::ring::{CapacityError, CloseInChild, Got, InPages, Pages, Ring, enlist};
 #[cfg(feature = "tokio")]
@@ -252,6 +252,10 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
         policy.weight = weight.clone();
         let make = &|index| {
             let former = Former::new(triggers.clone(), weight.clone(), clock.now());
+            let former = match placed.memory_of(index) {
+                Some(_) => former.with_room(apart::<T>()),
+                None => former,
+            };
             let ring = ring(&config, &placed, index)
                 .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
             Ok(Arc::new(Shard::new(index, &common, ring, former.of_shard(index, shards))))

@@ -115,11 +115,15 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
 ) {
     let mut buffer = Buffer::default();
     let shard = shared.served_by(writer.flusher());
+    let mut near = shared.near_of(writer.flusher(), 1);
     writer.open(shared, reopen);
     loop {
         let next = shared.next(shard, &mut lock(&shard.lease), &mut buffer);
         let Some((work, permit)) = next else { return };
         shared.leave_to_others(shard);
+        if let Some(near) = &mut near {
+            near.bring(&work.batch.items, &shared.placed);
+        }
         match writer.flush(shared, work, permit, reopen) {
             Some(empty) => buffer = empty,
             None => return,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::policy::key_of;
 use super::{Shard, Shared};
 use crate::mode::Mode;
+use crate::placement::Near;
 use crate::sink::Flusher;
 use crate::sync::mutated;
 use crate::telemetry::{Stats, Tally};
@@ -42,6 +43,14 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// The other shards, the nearest first.
     pub fn near<'a>(&'a self, shard: &Shard<T, M>) -> impl Iterator<Item = &'a Shard<T, M>> {
         self.placed.near(shard.index).iter().map(|&index| &*self.shards[index])
+    }
+
+    /// What brings a flusher's batches to its node, when it writes so many at a time; `None` where
+    /// they may lie anywhere.
+    pub fn near_of(&self, flusher: Flusher, writes: usize) -> Option<Near> {
+        // Those of the shard's flushers, the one that is being filled, and one to spare each.
+        let batches = self.flushers_each.saturating_mul(writes.saturating_add(1));
+        self.placed.near_of(flusher.index, batches.saturating_add(1))
     }
 
     /// Whether each item goes to the shard of its key.

@@ -11,6 +11,7 @@
 //! sink, and by a producer that finds the ring full. Who is awake and sees items that nobody
 //! collects, not yet enough for a batch, looks again a millisecond later.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -63,7 +64,20 @@ impl<T, M: Mode<T>> Shared<T, M> {
                 continue;
             };
             let some = other.ring.pushed() > theirs.former.first();
-            let found = if some { self.collect(other, &mut theirs, buffer) } else { None };
+            let closed = theirs.former.closed();
+            let mut found = if some { self.collect(other, &mut theirs, buffer) } else { None };
+            if let Some((work, _)) = &mut found
+                && self.placed.lie_apart(shard.index, other.index)
+            {
+                // The thief takes the items into memory of its own node, and leaves theirs there.
+                let items = &mut work.batch.items;
+                if theirs.former.closed() == closed {
+                    buffer.items.append(items); // it was waiting to be written again
+                    *items = mem::take(&mut buffer.items);
+                } else {
+                    theirs.former.keep_buffer(items);
+                }
+            }
             drop(theirs);
             other.lease_is_free();
             if let Some((work, permit)) = found {

@@ -25,6 +25,21 @@ pub fn bind_memory(memory: &[MaybeUninit<u8>], node: u32) -> Result<(), String> 
     imp::bind_memory(memory, node).map_err(|why| format!("not bound to node {node}: {why}"))
 }
 
+/// Moves the pages that these bytes lie in to the NUMA node of that number, those at the ends too.
+/// Returns how many may have stayed elsewhere; an error says why the system would not move any.
+///
+/// What else lies in the pages at the ends comes along. A page that nobody has touched yet is left
+/// to who touches it first.
+pub fn move_memory(start: usize, bytes: usize, node: u32) -> Result<usize, String> {
+    imp::move_memory(start, bytes, node)
+        .map_err(|why| format!("batches not moved to node {node}: {why}"))
+}
+
+/// Bytes of a page of memory.
+pub fn page_size() -> usize {
+    imp::page_size()
+}
+
 /// The CPU that the calling thread runs on, at this moment; `None` where the system does not say.
 pub fn current_cpu() -> Option<u32> {
     imp::current_cpu()
@@ -37,7 +52,7 @@ mod imp {
     #[cfg(feature = "numa")]
     use crate::placement::hwloc;
 
-    pub use crate::placement::sys::current_cpu;
+    pub use crate::placement::sys::{current_cpu, page_size};
 
     pub fn bind_thread(cpus: &CpuSet) -> Result<(), String> {
         if cpus.is_empty() {
@@ -57,6 +72,24 @@ mod imp {
         #[cfg(not(feature = "numa"))]
         Err("built without the feature `numa`".to_owned())
     }
+
+    #[cfg_attr(not(feature = "numa"), allow(unused_variables))]
+    pub fn move_memory(start: usize, bytes: usize, node: u32) -> Result<usize, String> {
+        #[cfg(feature = "numa")]
+        {
+            hwloc::is_ours(hwloc::known()?)?;
+            let moved = crate::placement::sys::move_pages(start, bytes, node);
+            moved.map_err(|error| match error.kind() {
+                std::io::ErrorKind::PermissionDenied => format!("{error}; {MOVE_HINT}"),
+                _ => error.to_string(),
+            })
+        }
+        #[cfg(not(feature = "numa"))]
+        Err("built without the feature `numa`".to_owned())
+    }
+
+    #[cfg(feature = "numa")]
+    const MOVE_HINT: &str = "does a seccomp profile forbid move_pages, or cpuset.mems the node?";
 }
 
 #[cfg(any(loom, shuttle))]
@@ -69,6 +102,14 @@ mod imp {
 
     pub fn bind_memory(_: &[MaybeUninit<u8>], _: u32) -> Result<(), String> {
         Err("a model has no memory".to_owned())
+    }
+
+    pub fn move_memory(_: usize, _: usize, _: u32) -> Result<usize, String> {
+        Err("a model has no memory".to_owned())
+    }
+
+    pub fn page_size() -> usize {
+        4096
     }
 
     pub fn current_cpu() -> Option<u32> {

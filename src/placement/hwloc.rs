@@ -132,12 +132,14 @@ fn elsewhere() -> String {
     format!("hwloc describes another machine than this one{why}")
 }
 
+/// hwloc, if it describes the machine that this is.
+pub fn is_ours(known: &Known) -> Result<&Hwloc, String> {
+    if known.hwloc.is_this_system() { Ok(&known.hwloc) } else { Err(elsewhere()) }
+}
+
 /// Pins the calling thread, and sees whether it is so.
 pub fn bind_thread(known: &Known, cpus: &CpuSet) -> Result<(), String> {
-    let hwloc = &known.hwloc;
-    if !hwloc.is_this_system() {
-        return Err(elsewhere());
-    }
+    let hwloc = is_ours(known)?;
     careful(|| {
         let mut wanted = HwlocCpus::new();
         for cpu in cpus.iter() {
@@ -158,10 +160,7 @@ pub fn bind_thread(known: &Known, cpus: &CpuSet) -> Result<(), String> {
 /// Binds memory that was not touched yet. What is there already hwloc would not move, it refuses
 /// that for a piece of memory.
 pub fn bind_memory(known: &Known, memory: &[MaybeUninit<u8>], node: u32) -> Result<(), String> {
-    let hwloc = &known.hwloc;
-    if !hwloc.is_this_system() {
-        return Err(elsewhere());
-    }
+    let hwloc = is_ours(known)?;
     careful(|| {
         let index = index(node).filter(|index| hwloc.complete_nodeset().is_set(*index));
         let mut wanted = HwlocNodes::new();

@@ -9,7 +9,7 @@
 use std::mem::MaybeUninit;
 use std::thread;
 
-use super::bind::{bind_memory, bind_thread, current_cpu};
+use super::bind::{bind_memory, bind_thread, current_cpu, move_memory, page_size};
 use super::{CpuSet, Machine, Topology, affinity};
 
 fn set(cpus: impl IntoIterator<Item = u32>) -> CpuSet {
@@ -135,6 +135,52 @@ fn memory_is_bound_to_its_node_or_there_is_a_reason() {
     }
 }
 
+/// Of a vector: where it begins, and its bytes.
+fn area(memory: &[u8]) -> (usize, usize) {
+    (memory.as_ptr().addr(), memory.len())
+}
+
+#[test]
+fn pages_are_moved_to_a_node_of_this_machine_or_there_is_a_reason() {
+    let topology = Machine::detect().topology;
+    let memory: Vec<u8> = (0..=250).cycle().take(1 << 20).collect();
+    let (start, bytes) = area(&memory);
+    assert!(bytes / page_size() > 8 && page_size().is_power_of_two());
+    let gives = topology.nodes().iter().find(|node| node.gives_memory());
+    match move_memory(start, bytes, gives.map_or(0, |node| node.os_index)) {
+        Ok(stayed) => assert_eq!(stayed, 0, "nobody else has these pages"),
+        Err(why) => {
+            assert!(why.starts_with("batches not moved to node ") && why.len() > 40, "{why}");
+            assert!(cfg!(feature = "numa") || why.contains("`numa`"), "{why}");
+        }
+    }
+    assert!(memory.iter().copied().eq((0..=250).cycle().take(1 << 20)), "nothing is lost");
+}
+
+#[test]
+fn pages_are_never_moved_to_a_node_that_is_not_there() {
+    let memory = vec![1; 3 * page_size()];
+    let (start, bytes) = area(&memory);
+    for node in [1_000, 1_000_000, u32::MAX] {
+        let why = move_memory(start, bytes, node).unwrap_err();
+        let reason = why.strip_prefix(&format!("batches not moved to node {node}: ")).unwrap();
+        assert!(reason.len() > 10, "{why}");
+    }
+}
+
+#[test]
+#[cfg(all(feature = "numa", target_os = "linux"))]
+fn pages_that_are_not_in_memory_are_passed_over() {
+    use super::sys::move_pages;
+    // In a container both may be refused, in the same words.
+    let known = vec![1; 200 * page_size()];
+    let usual = move_pages(known.as_ptr().addr(), known.len(), 0).map_err(|why| why.to_string());
+    let untouched: Vec<u8> = Vec::with_capacity(64 << 20);
+    let start = untouched.as_ptr().addr() + page_size();
+    let moved = move_pages(start, 300 * page_size(), 0).map_err(|why| why.to_string());
+    assert_eq!((moved, move_pages(start, 0, 0).ok()), (usual, Some(0)));
+}
+
 /// Runs a test of this file in a process of its own, with a variable that hwloc heeds.
 #[cfg(feature = "numa")]
 fn elsewhere(scene: &str, variable: &str, value: &str) {
@@ -171,6 +217,7 @@ fn made_up() {
             bound
         }),
         bind_memory(&memory, 0),
+        move_memory(memory.as_ptr().addr(), memory.len(), 0).map(drop),
         Err(machine.notes[0].clone()),
     ];
     for why in refusals {

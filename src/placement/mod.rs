@@ -52,6 +52,7 @@ mod machine;
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
 mod machine_tests;
+mod near;
 mod options;
 mod placed;
 mod plan;
@@ -72,6 +73,7 @@ mod topology;
 pub(crate) use bind::{bind_memory, bind_thread};
 pub use cpuset::CpuSet;
 pub use machine::Machine;
+pub(crate) use near::{Near, apart};
 pub use options::{Options, Pin, Shards};
 pub(crate) use placed::Placed;
 pub use placed::{FlusherPlacement, Placement, RingPlacement};

@@ -3,8 +3,9 @@
 use super::bind::{bind_thread, current_cpu};
 use super::cpuset::CpuSet;
 use super::machine::Machine;
+use super::near::Near;
 use super::options::Options;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, RingPlan, plan};
 use crate::sync::{Mutex, lock, planted};
 use crate::telemetry::Counter;
 
@@ -49,6 +50,11 @@ pub struct FlusherPlacement {
     pub wanted: Option<CpuSet>,
     /// The CPUs it is pinned to.
     pub got: Option<CpuSet>,
+    /// The NUMA node that its batches were to lie on; `None` where they were to lie anywhere.
+    pub memory_wanted: Option<u32>,
+    /// The NUMA node that its batches lie on, as far as the system lets them be moved: until it
+    /// refuses, what was wanted.
+    pub memory_got: Option<u32>,
     /// Why these, and what was refused.
     pub why: String,
 }
@@ -63,7 +69,10 @@ impl Placement {
     /// What the system has refused, one sentence each.
     pub fn refused(&self) -> impl Iterator<Item = &str> {
         let rings = self.rings.iter().filter(|ring| ring.wanted != ring.got).map(|ring| &ring.why);
-        let flushers = self.flushers.iter().filter(|flusher| flusher.wanted != flusher.got);
+        let elsewhere = |flusher: &&FlusherPlacement| {
+            flusher.wanted != flusher.got || flusher.memory_wanted != flusher.memory_got
+        };
+        let flushers = self.flushers.iter().filter(elsewhere);
         rings.chain(flushers.map(|flusher| &flusher.why)).map(String::as_str)
     }
 }
@@ -87,8 +96,9 @@ impl Placed {
         let plan = plan(&topology, options);
         let with_memory = topology.nodes().iter().filter(|node| node.gives_memory()).count();
         let binds_memory = with_memory > 1;
+        let memory = |ring: &RingPlan| ring.memory.filter(|_| binds_memory);
         let rings = plan.rings().iter().map(|ring| RingPlacement {
-            wanted: ring.memory.filter(|_| binds_memory),
+            wanted: memory(ring),
             got: None,
             huge_pages: false,
             why: ring.why.clone(),
@@ -96,6 +106,8 @@ impl Placed {
         let flushers = plan.flushers().iter().map(|flusher| FlusherPlacement {
             wanted: flusher.cpus.clone(),
             got: None,
+            memory_wanted: plan.rings().get(flusher.ring).and_then(memory),
+            memory_got: plan.rings().get(flusher.ring).and_then(memory),
             why: flusher.why.clone(),
         });
         let (rings, flushers) = (rings.collect(), flushers.collect());
@@ -179,6 +191,36 @@ impl Placed {
                 entry.got = None;
                 entry.why = format!("flusher {flusher}: {why}");
             }
+        }
+    }
+
+    /// What brings the batches of a flusher to its node, of which there are so many at a time; `None`
+    /// where they may lie anywhere, and where the system has refused to move them.
+    pub fn near_of(&self, flusher: usize, batches: usize) -> Option<Near> {
+        let node = lock(&self.report).flushers.get(flusher)?.memory_got?;
+        if planted("batches_elsewhere") {
+            let other = self.elsewhere(self.plan.flushers().get(flusher)?.node);
+            return Some(Near::new(flusher, self.plan.nodes().get(other)?.os_index?, batches));
+        }
+        Some(Near::new(flusher, node, batches))
+    }
+
+    /// Whether the batches of two shards are to lie on nodes of their own.
+    pub fn lie_apart(&self, shard: usize, other: usize) -> bool {
+        self.binds_memory && self.memory_of(shard) != self.memory_of(other)
+    }
+
+    /// Takes note that the batches of a flusher lie where they happen to.
+    pub fn not_brought(&self, flusher: usize, why: &str) {
+        let mut report = lock(&self.report);
+        let all = |entry: &FlusherPlacement| entry.memory_wanted == entry.memory_got;
+        let first = report.flushers.iter().all(all);
+        let Some(entry) = report.flushers.get_mut(flusher) else { return };
+        entry.memory_got = None;
+        entry.why = format!("{}; {why}", entry.why);
+        drop(report);
+        if first {
+            tracing::warn!(flusher, why, "batches lie where they happen to; see placement()");
         }
     }
 

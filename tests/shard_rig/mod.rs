@@ -24,6 +24,15 @@ pub fn nodes(number: u32) -> Topology {
         .build()
 }
 
+/// One shard on each of two nodes that both have memory, and nothing is pinned. The second is not at
+/// hand, so what is to lie there is refused.
+pub fn two_memories() -> Builder<u64> {
+    let nodes = [0, 1_000].map(|node| NumaNode::new(node, 1 << 30));
+    let cpus = (0..4).map(|cpu| Cpu::new(cpu, if cpu < 2 { 0 } else { 1_000 }));
+    let topology = Topology::builder().nodes(nodes).cpus(cpus).build();
+    Batcher::builder().topology(topology).pin(Pin::None)
+}
+
 /// One shard on each of two nodes, and nothing is pinned.
 pub fn two_nodes() -> Builder<u64> {
     Batcher::builder().topology(nodes(2)).pin(Pin::None)

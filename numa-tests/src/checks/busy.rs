@@ -66,6 +66,7 @@ fn each_node(
     check: impl Fn(&Busy, Arrived, u64, &Stats) -> Result<(), String>,
 ) -> Found {
     let usable = expect::usable(machine, &machine.cpus());
+    let mut pages = 0;
     for node in 0..usable.len() {
         let sinks = Sinks::default();
         let builder = builder().max_batch_size(BATCH).max_batch_delay(None).queue_depth(DEPTH);
@@ -84,8 +85,10 @@ fn each_node(
         check(&busy, seen, items, &busy.batcher.stats()).map_err(of)?;
         expect::all_written(&busy.batcher.shutdown(LIMIT), items)?;
         expect::flushers(&placement, &busy.sinks, false)?;
+        pages += expect::batches(&placement, &busy.sinks).map_err(of)?;
     }
-    Ok(format!("{MORE} items too many for each of {} nodes in turn", usable.len()))
+    let nodes = usable.len();
+    Ok(format!("{MORE} items too many for each of {nodes} nodes in turn; {pages} pages of batches"))
 }
 
 impl Busy {

@@ -57,6 +57,7 @@ pub fn run(items: u64, usable: &Usable, midway: impl FnOnce() -> Result<(), Stri
     (0..PRODUCERS).try_for_each(|maker| sinks.arrived(maker).expect_each_once(share))?;
     expect::flushers(&placement, &sinks, false)?;
     expect::own_shards(&placement, &sinks)?;
+    expect::batches(&placement, &sinks)?;
     let elapsed = begin.elapsed();
     let on: Set =
         sinks.flushers().values().flat_map(|written| written.places.nodes.clone()).collect();

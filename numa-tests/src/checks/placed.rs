@@ -1,7 +1,11 @@
 //! Where the engine's flushers run, and where its rings and batches lie.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use sluicegate::placement::{Pin, Placement, RingPlacement, Shards};
-use sluicegate::{Batcher, Builder};
+use sluicegate::{Batch, Batcher, Builder, Flusher, Sink, WriteContext, WriteError};
 
 use super::engine::{builder, spawn};
 use crate::expect::{self, Usable, same, usize_of};
@@ -9,7 +13,7 @@ use crate::machine::{Machine, Set, write};
 use crate::report::Found;
 use crate::rings::{self, Found as Ring};
 use crate::sinks::{LIMIT, Sinks, add};
-use crate::sys;
+use crate::sys::{self, Pages};
 
 const ROUND: u64 = 2_048;
 /// Of a batch. `malloc` takes so much from the system, untouched: see `sys::map_from`.
@@ -18,10 +22,14 @@ const LARGE: usize = 256 << 10;
 const DEPTH: u64 = 32_768;
 /// 2 MiB of slots.
 const HUGE_DEPTH: u64 = 131_072;
+/// Items of a cache line for each node, and room for them.
+const WIDE: u64 = 16_000;
+const DEPTH_WIDE: usize = 2_048;
 /// Rounds of batches until every flusher has surely written.
 const ROUNDS: u64 = 200;
 
-/// Every flusher, two for each ring, pinned to its node or to a core of it, was seen there only.
+/// Every flusher, two for each ring, pinned to its node or to a core of it, was seen there only, and
+/// so were the pages of its batches, small as they are.
 pub fn flushers(machine: &Machine) -> Found {
     let usable = expect::usable(machine, &machine.cpus());
     let mut said = Vec::new();
@@ -35,25 +43,79 @@ pub fn flushers(machine: &Machine) -> Found {
         expect::flushers(&placement, &sinks, true)?;
         expect::own_shards(&placement, &sinks)?;
         let batches: u64 = sinks.flushers().values().map(|written| written.batches).sum();
-        let far = small_batches_elsewhere(&placement, &sinks);
-        said.push(format!("pin {}: {batches} batches{far}", pin.name()));
+        let pages = batches_lie(&placement, &sinks, &|node| node)?;
+        said.push(format!("pin {}: {batches} batches in {pages} pages", pin.name()));
     }
     Ok(format!("two for each node, where they are to be; {}", said.join("; ")))
 }
 
-/// No check, only told: small batches lie in pages that the allocator has, and another thread may
-/// have touched those.
-fn small_batches_elsewhere(placement: &Placement, sinks: &Sinks) -> String {
-    let plan = &placement.plan;
-    let (mut all, mut far) = (0, 0);
-    for (flusher, written) in sinks.flushers() {
-        let own = plan.nodes()[plan.flushers()[flusher].node].os_index.map(usize_of);
-        for (&node, pages) in &written.pages.on {
-            all += pages;
-            far += if Some(node) == own { 0 } else { *pages };
+/// Items of a cache line, in batches smaller than a page, of a page, and of several, in the memory
+/// that the allocator has at hand: all lie near their flushers. When one node has all the work and
+/// the others steal, too.
+pub fn batches(machine: &Machine) -> Found {
+    let usable = expect::usable(machine, &machine.cpus());
+    let mut said = Vec::new();
+    for batch in [8, 64, 500] {
+        for steal in [false, true] {
+            let (pages, stolen) = wide(&usable, batch, steal)
+                .map_err(|why| format!("batches of {batch}, steal {steal}: {why}"))?;
+            said.push(format!("of {batch}: {pages} pages, {stolen} stolen"));
         }
     }
-    format!(", {far} of {all} pages of small batches elsewhere")
+    Ok(said.join("; "))
+}
+
+/// Returns how many pages such batches had, and how many batches were stolen.
+fn wide(usable: &Usable, batch: usize, steal: bool) -> Result<(usize, u64), String> {
+    let sinks = WideSinks::default();
+    let opened = sinks.clone();
+    let builder = Batcher::<Wide>::builder().flushers(2).max_batch_size(batch).steal(steal);
+    let builder = builder.max_batch_delay(Duration::from_millis(5)).queue_depth(DEPTH_WIDE);
+    let spawned = builder.spawn(move |_: Flusher| Ok::<_, String>(opened.clone()));
+    let batcher = spawned.map_err(|error| format!("no engine: {error}"))?;
+    expect::placement(&batcher.placement(), usable)?;
+    let nodes = if steal { 1 } else { usable.len() };
+    let producers: Vec<_> = (0..nodes).filter_map(|node| batcher.producer_on(node)).collect();
+    for number in 0..WIDE {
+        for producer in &producers {
+            let added = producer.add_timeout([number; 8], LIMIT);
+            added.map_err(|error| format!("item {number}: {error}"))?;
+        }
+    }
+    let (placement, report) = (batcher.placement(), batcher.shutdown(LIMIT));
+    same("clean", report.is_clean() && report.tally.flushed_ok == WIDE * nodes as u64, true)?;
+    same("refused", placement.refused().collect::<Vec<_>>(), Vec::new())?;
+    let mut all = 0;
+    for (flusher, pages) in sinks.pages() {
+        let node = node_of(&placement, placement.plan.flushers()[flusher].ring)?;
+        pages.prove_node(node).map_err(|why| format!("flusher {flusher}: {why}"))?;
+        all += pages.on.values().sum::<usize>();
+    }
+    Ok((all, report.stats.stolen))
+}
+
+/// An item of a cache line.
+type Wide = [u64; 8];
+
+/// Sinks that look where their batches lie.
+#[derive(Clone, Default)]
+struct WideSinks(Arc<Mutex<BTreeMap<usize, Pages>>>);
+
+impl WideSinks {
+    fn pages(&self) -> BTreeMap<usize, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Sink<Wide> for WideSinks {
+    fn write(&mut self, batch: &Batch<Wide>, cx: &mut WriteContext<'_>) -> Result<(), WriteError> {
+        let items = batch.items();
+        let pages = sys::node_of_pages(items.as_ptr().cast(), size_of_val(items));
+        let pages = pages.map_err(|error| WriteError::permanent(format!("move_pages: {error}")))?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(cx.flusher().index).or_default().merge(&pages);
+        Ok(())
+    }
 }
 
 /// Gives each node items, again and again, until each of its flushers has had a batch. The first

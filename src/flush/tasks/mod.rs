@@ -41,6 +41,7 @@ use super::{Serving, Shared};
 use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::Mode;
+use crate::placement::Near;
 use crate::sink::{
     AsyncContext, AsyncSink, AsyncSinkFactory, BoxError, Flusher, SinkLimits, WriteError,
 };
@@ -78,6 +79,8 @@ struct Attendant<'a, T, M: Mode<T>, F: AsyncSinkFactory<T>> {
     /// For the next batch, and those after it.
     buffer: Buffer<T, M>,
     spare: Vec<Buffer<T, M>>,
+    /// Where batches are to lie on a node.
+    near: Option<Near>,
     /// There may be something to collect.
     more: bool,
     /// There never will be again.
@@ -243,6 +246,7 @@ where
             flight: Flight::new(task.concurrency),
             buffer,
             spare,
+            near: task.shared.near_of(task.flusher, task.concurrency),
             more: true,
             over: false,
             rounds: 0,
@@ -332,6 +336,9 @@ where
         let Task { shared, flusher, watch, .. } = *self.task;
         if self.buffer.items.capacity() == 0 {
             self.buffer = self.spare.pop().unwrap_or_default(); // the batch has taken it
+        }
+        if let Some(near) = &mut self.near {
+            near.bring(&work.batch.items, &shared.placed);
         }
         let slot = shared.ledger.seat(flusher).slot(place);
         let Some(begun) = start(shared, slot, &mut work, permit) else {
