@@ -329,5 +329,12 @@ fn what_cannot_work_is_refused() {
     let Err(SpawnError::Config(error)) = many.flushers(513).spawn(null_sinks()) else {
         panic!("1,026 flushers");
     };
-    assert_eq!((error.clone(), error.key()), (ConfigError::Flushers { got: 1_026 }, "flushers"));
+    let expected = ConfigError::ShardsTimesFlushers { shards: 2, flushers: 513 };
+    assert_eq!((&error, error.key()), (&expected, "shards"));
+    let halting = || plain().shards(2).on_failure(OnFailure::Halt);
+    assert_eq!(key(halting().overflow(Overflow::Nearest)), Some("overflow"));
+    assert_eq!(key(halting()), None, "it is kept within each shard");
+    let two_nodes = || plain().topology(shard_rig::nodes(2)).pin(Pin::None).key(|item| *item);
+    assert_eq!(key(two_nodes().flushers(2)), Some("flushers"), "though nobody spoke of shards");
+    assert_eq!(key(two_nodes().shards(1).flushers(2)), None, "no order was promised");
 }
