@@ -1,11 +1,11 @@
 //! The binding file: the calls of the system that no dependency makes safe.
 
 /// Pages that one call is asked to move, at most: the lists of them lie on the stack.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "numa"))]
 const AT_ONCE: usize = 128;
 
 /// `MPOL_MF_MOVE` of `linux/mempolicy.h`: move pages that this process alone has.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "numa"))]
 const MOVE: libc::c_long = 1 << 1;
 
 /// The CPU that the calling thread runs on, at this moment.
@@ -40,7 +40,7 @@ pub fn page_size() -> usize {
 /// Moves the pages that these bytes lie in to a NUMA node, those at the ends too. Returns how many
 /// are in memory and may not lie there; one that nobody has touched yet is none of them. Allocates
 /// nothing.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "numa"))]
 pub fn move_pages(start: usize, bytes: usize, node: u32) -> std::io::Result<usize> {
     let size = page_size();
     let (mut page, end) = (start / size * size, start.saturating_add(bytes));
@@ -53,7 +53,7 @@ pub fn move_pages(start: usize, bytes: usize, node: u32) -> std::io::Result<usiz
     Ok(stayed)
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "numa"))]
 #[allow(unsafe_code)]
 fn move_some(first: usize, size: usize, count: usize, node: u32) -> std::io::Result<usize> {
     use libc::{c_int, c_long, c_ulong, c_void};
@@ -92,7 +92,7 @@ fn move_some(first: usize, size: usize, count: usize, node: u32) -> std::io::Res
     Ok(status[..count].iter().filter(stays).count())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(not(target_os = "linux"), feature = "numa"))]
 pub fn move_pages(_: usize, _: usize, _: u32) -> std::io::Result<usize> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
