@@ -6,12 +6,14 @@
 mod common;
 mod shard_rig;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Rng, random_sinks, until};
+use common::{Gate, LONG, Rng, random_sinks, sink_of, until};
 use shard_rig::{Books, OWN, assert_once, gates, homes, two_memories, two_nodes};
-use sluicegate::{Batch, Batcher, Builder, Plain, Producer};
+use sluicegate::{Batch, Batcher, Builder, Plain, Producer, Retry, WriteContext, WriteError};
 
 /// Items from here on are there to bring a flusher into its sink.
 const FIRST: u64 = 9 * OWN;
@@ -86,6 +88,35 @@ fn of_a_shard_whose_memory_lies_elsewhere_it_takes_the_items_and_not_the_buffer(
         assert_once(&books.items());
         assert_eq!(report.stats.stolen, helped(&books));
     }
+}
+
+/// The flusher that took a batch tries it again, too: that of its shard may never come back.
+#[test]
+fn what_fails_in_other_hands_is_tried_again_there() {
+    let (gate, failed) = (Gate::default(), Arc::new(AtomicU64::new(0)));
+    let (shut, fails) = (gate.clone(), Arc::clone(&failed));
+    let retry = Retry::default().initial_delay(Duration::from_millis(1));
+    let builder = two_nodes().max_batch_size(1).queue_depth(4).steal(true).retry(retry);
+    let batcher = builder
+        .spawn(sink_of(move |batch: &Batch<u64>, cx: &mut WriteContext<'_>| {
+            if cx.flusher().index == 0 {
+                shut.pass();
+            } else if batch.contains(&2) && fails.fetch_add(1, Ordering::Relaxed) == 0 {
+                return Err(WriteError::transient("once"));
+            }
+            Ok(())
+        }))
+        .unwrap();
+    let [one, _] = homes(&batcher);
+    bring_in(&batcher, &one, &gate);
+    let before = batcher.tally().flushed_ok;
+    (0..10).for_each(|item| one.add(item).unwrap());
+    // All but what the ring may hold for the one that does not come back.
+    until("it was tried again", || {
+        failed.load(Ordering::Relaxed) == 2 && batcher.tally().flushed_ok >= before + 6
+    });
+    gate.open();
+    assert!(batcher.shutdown(LONG).is_clean());
 }
 
 #[test]

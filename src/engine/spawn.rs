@@ -338,7 +338,7 @@ fn retries<T, M: Mode<T>>(config: &Config, shards: usize) -> Retries<T, M> {
     let most = (config.queue_depth as u64).saturating_add(in_flight).saturating_mul(shards as u64);
     let items = retry.max_items.map_or(most, |items| items as u64);
     let bounds = Bounds { items, bytes: retry.max_bytes, batch };
-    Retries::new(config.on_failure, bounds, retry.give_up_after)
+    Retries::new(config.on_failure, bounds, retry.give_up_after).together(config.steal)
 }
 
 /// Waits until each sink is open and narrows the triggers to what they all take.

@@ -5,7 +5,8 @@
 //! with [`OnFailure::Halt`] all works share one key. Only ready works are in `due`, so finding the
 //! next one costs no more than with [`OnFailure::Skip`], where every work is ready.
 //!
-//! A work is written by the flushers of its own shard. Once it is taken out its keys are free, and
+//! A work is written by the flushers of its own shard, unless flushers help one another, for which
+//! nobody asks where order counts. Once it is taken out its keys are free, and
 //! what keeps the order from then on is that the shard has but one flusher, who has it in hand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +38,8 @@ pub struct Retries<T, M: Mode<T>> {
     give_up_after: Option<Duration>,
     works: BTreeMap<Place, (Instant, Waiting<T, M>)>,
     shards: Vec<Own>,
+    /// Any flusher may write them: they all wait in the first place.
+    together: bool,
     /// When each will have failed for too long.
     give_up: BTreeSet<(Instant, Place)>,
     /// Works that hold each key.
@@ -78,6 +81,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
             give_up_after,
             works: BTreeMap::new(),
             shards: Vec::new(),
+            together: false,
             give_up: BTreeSet::new(),
             keys: HashMap::new(),
             items: 0,
@@ -93,9 +97,21 @@ impl<T, M: Mode<T>> Retries<T, M> {
         self.works.is_empty()
     }
 
+    /// The same for flushers that help one another.
+    #[must_use]
+    pub fn together(mut self, together: bool) -> Self {
+        self.together = together;
+        self
+    }
+
+    /// Where works of that shard wait.
+    fn own(&self, shard: usize) -> usize {
+        if self.together { 0 } else { shard }
+    }
+
     /// Whether something of that shard waits.
     pub fn any_of(&self, shard: usize) -> bool {
-        self.shards.get(shard).is_some_and(|own| own.works > 0)
+        self.shards.get(self.own(shard)).is_some_and(|own| own.works > 0)
     }
 
     /// Works that wait.
@@ -128,10 +144,11 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// Takes a work in. One that has not failed itself is due at once.
     pub fn insert(&mut self, mut waiting: Waiting<T, M>, now: Instant) {
         let place = waiting.work.place();
-        if self.shards.len() <= place.shard {
-            self.shards.resize_with(place.shard + 1, Own::default);
+        let own = self.own(place.shard);
+        if self.shards.len() <= own {
+            self.shards.resize_with(own + 1, Own::default);
         }
-        self.shards[place.shard].works += 1;
+        self.shards[own].works += 1;
         let due = waiting.work.past.failure.as_ref().map_or(now, |failure| failure.due);
         if self.order == OnFailure::Halt {
             waiting.keys = vec![ONE_KEY];
@@ -169,7 +186,8 @@ impl<T, M: Mode<T>> Retries<T, M> {
         let Some(place) = place else { return };
         let Some((due, waiting)) = self.works.get(&place) else { return };
         let first = |key| self.keys.get(key).and_then(|holders| holders.first()) == Some(&place);
-        let set = &mut self.shards[place.shard].due[set_of(waiting.kind)];
+        let own = if self.together { 0 } else { place.shard };
+        let set = &mut self.shards[own].due[set_of(waiting.kind)];
         if waiting.keys.iter().all(first) {
             set.insert((*due, place));
         } else {
@@ -187,7 +205,8 @@ impl<T, M: Mode<T>> Retries<T, M> {
             self.items -= waiting.work.count();
             self.bytes = self.bytes.saturating_sub(waiting.work.batch.bytes);
         }
-        let own = &mut self.shards[place.shard];
+        let own = self.own(place.shard);
+        let own = &mut self.shards[own];
         own.due[set_of(waiting.kind)].remove(&(due, place));
         own.works -= 1;
         if let Some(moment) = self.give_up_at(&waiting) {
@@ -214,7 +233,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// Takes the next work of a shard out that may be written now, that which is due longest.
     /// `retry`: whether the budget allows one.
     pub fn take_due(&mut self, shard: usize, now: Instant, retry: bool) -> Option<Waiting<T, M>> {
-        let due = &self.shards.get(shard)?.due;
+        let due = &self.shards.get(self.own(shard))?.due;
         let retries = due[0].first().filter(|_| retry);
         let first = due[1].first().into_iter().chain(retries).min().copied();
         self.remove(first.filter(|entry| entry.0 <= now)?.1)
@@ -223,7 +242,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// When there is something of a shard to write next; `retry_at` is when the budget allows a
     /// retry.
     pub fn next_due(&self, shard: usize, retry_at: Option<Instant>) -> Option<Instant> {
-        let due = &self.shards.get(shard)?.due;
+        let due = &self.shards.get(self.own(shard))?.due;
         let retry = due[0].first().map(|entry| retry_at.map_or(entry.0, |at| entry.0.max(at)));
         let other = due[1].first().map(|entry| entry.0);
         retry.into_iter().chain(other).min()

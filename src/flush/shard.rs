@@ -323,7 +323,13 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// is no such item.
     pub fn oldest(&self) -> Option<Instant> {
         let pending = self.ring.pushed() > self.oldest.position.get();
-        pending.then(|| self.start + Duration::from_nanos(self.oldest.since.get()))
+        pending.then(|| self.looked_at())
+    }
+
+    /// The oldest item that was in no batch when somebody last looked, or the one that would have
+    /// come next, was not added before this moment.
+    pub fn looked_at(&self) -> Instant {
+        self.start + Duration::from_nanos(self.oldest.since.get())
     }
 
     /// Items before that position are known to the ledger: nobody need count their age here, though

@@ -211,8 +211,14 @@ impl<T, M: Mode<T>> State<T, M> {
             queued -= items;
             oldest = oldest.into_iter().chain([*opened]).min();
         }
-        let in_queues = shards.iter().filter(|_| queued > 0).filter_map(|shard| shard.oldest());
-        oldest.into_iter().chain(in_queues).min()
+        if queued == 0 {
+            return oldest;
+        }
+        let in_queues = shards.iter().filter_map(|shard| shard.oldest());
+        // With none in a queue they are in a batch that is just on its way to be written: mostly of
+        // the shard that was looked at last.
+        let on_the_way = || shards.iter().map(|shard| shard.looked_at()).max();
+        oldest.into_iter().chain(in_queues.min().or_else(on_the_way)).min()
     }
 
     pub fn keep(&mut self, failed: &mut Vec<FailedItem<T>>) {
