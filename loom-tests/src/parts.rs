@@ -25,6 +25,7 @@ pub struct Failing {
     pub clock: Clock,
     /// Shards besides the first one, and what they do for one another.
     pub more_shards: usize,
+    pub one_key: bool,
     pub follows: bool,
     pub overflows: bool,
     pub steals: bool,
@@ -68,7 +69,7 @@ pub fn make<M: Mode<Item>>(
     failing: Failing,
 ) -> Arc<Shared<Item, M>> {
     let Failing { retry, bisect, on_failure, permits, clock, .. } = failing;
-    let Failing { more_shards, follows, overflows, steals, .. } = failing;
+    let Failing { more_shards, one_key, follows, overflows, steals, .. } = failing;
     let shards = 1 + more_shards;
     let now = clock.now();
     let triggers = Triggers {
@@ -84,10 +85,11 @@ pub fn make<M: Mode<Item>>(
         Arc::new(Shard::new(index, &common, ring, former))
     };
     let bounds = Bounds { items: queue_depth as u64, bytes: u64::MAX, batch: queue_depth as u64 };
-    let retries = Retries::new(on_failure, bounds, None);
+    let retries = Retries::new(on_failure, bounds, None).together(steals);
     let gate = Gate::new(&permits, retry.as_ref(), now);
     let mut policy = Policy::new(Some(0)); // a model must run the same way each time
     (policy.retry, policy.bisect, policy.on_failure) = (retry, bisect, on_failure);
+    policy.key = one_key.then(|| Arc::new(|_: &Item| 0_u64) as _);
     Arc::new(Shared {
         shards: (0..shards).map(shard).collect(),
         flushers_each: flushers / shards,

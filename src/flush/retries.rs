@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::work::{Place, Work};
 use crate::config::OnFailure;
 use crate::mode::Mode;
+use crate::sync::mutated;
 
 /// The key of every work where nothing may pass a failed one.
 const ONE_KEY: u64 = 0;
@@ -100,7 +101,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// The same for flushers that help one another.
     #[must_use]
     pub fn together(mut self, together: bool) -> Self {
-        self.together = together;
+        self.together = together || mutated("retries_of_any_shard");
         self
     }
 

@@ -13,7 +13,7 @@ use sluicegate::internals::{
     Admission, Budget, Resolution, Shared, Writer, producer, seat, seem_on_cpu,
 };
 use sluicegate::sink::from_fn;
-use sluicegate::{Batch, Mode, Plain, Sink, Tracked, WriteContext};
+use sluicegate::{Batch, Mode, OnFailure, Plain, Retry, Sink, Tracked, WriteContext, WriteError};
 use sluicegate_loom_tests::{Failing, Item, Parts, add, collect, make, serve};
 
 use crate::model;
@@ -144,6 +144,43 @@ fn flush_of_both() {
         assert_eq!(written.load(Ordering::Relaxed), 1, "flush came back too early");
         parts.close();
         second.join().unwrap();
+    });
+}
+
+/// The first write of a key's first item fails. Whoever tries it again, the second item of the key
+/// must not be written meanwhile; the other shard's flusher has nothing else to do.
+#[test]
+fn order_of_a_key() {
+    model(|| {
+        let retry = Retry::default().give_up_after(None);
+        let retry = retry.initial_delay(Duration::ZERO).max_delay(Duration::ZERO);
+        let choice = Failing {
+            retry: Some(retry),
+            on_failure: OnFailure::ParkKey,
+            one_key: true,
+            ..Failing::default()
+        };
+        let parts = two(2, 1, choice);
+        let (calls, written) = (Arc::new(AtomicU64::new(0)), Written::default());
+        let sink = |index| {
+            let (calls, mut writer) = (Arc::clone(&calls), writer(index, &written, true));
+            let sink = from_fn(move |batch: &Batch<Item>, cx: &mut WriteContext<'_>| {
+                if calls.fetch_add(1, Ordering::Relaxed) == 0 {
+                    return Err(WriteError::transient("once"));
+                }
+                writer.sink().map_or(Ok(()), |sink| sink.write(batch, cx))
+            });
+            Writer::new(seat(index), Some(sink))
+        };
+        (0..2).for_each(|number| assert!(add_on(&parts, 0, Item::new(0, number))));
+        parts.close();
+        let other = thread::spawn({
+            let (parts, mut writer) = (Arc::clone(&parts), sink(1));
+            move || serve(&parts, &mut writer)
+        });
+        serve(&parts, &mut sink(0));
+        other.join().unwrap();
+        assert_eq!(parts.tally().flushed_ok, 2);
     });
 }
 
