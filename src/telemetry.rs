@@ -289,6 +289,11 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Makes it at least so much.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }

@@ -104,8 +104,9 @@ pub struct Former<T, M: Mode<T> = Plain> {
     /// Position of the next item to drain. Positions between two items were evicted.
     next: u64,
     items: Vec<T>,
-    /// Items that a buffer is to have room for before the first is in it; 0: it grows.
-    room: usize,
+    /// A buffer is to have room for a full batch and so many items more before the first is in it;
+    /// `None`: it grows.
+    spare: Option<usize>,
     tags: M::Tags,
     bytes: u64,
     /// No more may go into this batch: the next item would be too many bytes.
@@ -176,7 +177,7 @@ impl<T, M: Mode<T>> Former<T, M> {
             first: 0,
             next: 0,
             items: Vec::new(),
-            room: 0,
+            spare: None,
             tags: M::Tags::default(),
             bytes: 0,
             sealed: false,
@@ -199,13 +200,17 @@ impl<T, M: Mode<T>> Former<T, M> {
     /// The same with buffers that never move: with room for a full batch and so many items more.
     #[must_use]
     pub fn with_room(mut self, spare: usize) -> Self {
-        self.room = self.triggers.max_batch_size.saturating_add(spare);
+        self.spare = Some(spare);
         self
     }
 
     fn make_room(&mut self) {
-        if self.items.capacity() < self.room {
-            let _ = self.items.try_reserve_exact(self.room - self.items.len()); // else it grows
+        let Some(spare) = self.spare else { return };
+        let room = self.triggers.max_batch_size.saturating_add(spare);
+        if self.items.capacity() < room
+            && self.items.try_reserve_exact(room - self.items.len()).is_err()
+        {
+            self.spare = None; // it grows, then
         }
     }
 

@@ -75,7 +75,8 @@ where
         let open = || open(&*factory, seat.flusher());
         let sink = first(&open, seat.flusher(), opened);
         let serves = sink.is_ok();
-        let mut writer = Writer::new(seat, sink.unwrap_or_default());
+        let near = shared.near_of(seat.flusher(), 1);
+        let mut writer = Writer::new(seat, sink.unwrap_or_default()).near(near);
         if serves {
             serve(shared, &mut writer, &|| open().map(|(sink, _)| sink));
             if shared.forked() {
@@ -115,17 +116,15 @@ fn serve<T, M: Mode<T>, S: Sink<T>>(
 ) {
     let mut buffer = Buffer::default();
     let shard = shared.served_by(writer.flusher());
-    let mut near = shared.near_of(writer.flusher(), 1);
     writer.open(shared, reopen);
     loop {
         let next = shared.next(shard, &mut lock(&shard.lease), &mut buffer);
         let Some((work, permit)) = next else { return };
         shared.leave_to_others(shard);
-        if let Some(near) = &mut near {
-            near.bring(&work.batch.items, &shared.placed);
-        }
         match writer.flush(shared, work, permit, reopen) {
-            Some(empty) => buffer = empty,
+            // After a work that was split off or had waited, the larger one is still here.
+            Some(empty) if empty.items.capacity() >= buffer.items.capacity() => buffer = empty,
+            Some(_) => {}
             None => return,
         }
     }

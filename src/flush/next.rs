@@ -100,7 +100,12 @@ impl<T, M: Mode<T>> Shared<T, M> {
             return Look::Done;
         }
         let (alarm, more) = match ledger.agenda(shard.index) {
-            Agenda::Take(work, permit) => return Look::Work(work, permit),
+            Agenda::Take { work, permit, alarm } => {
+                if alarm {
+                    self.alarm();
+                }
+                return Look::Work(work, permit);
+            }
             Agenda::Wait { until, fresh: false } => return Look::Held { until, alarms },
             Agenda::Wait { until, fresh: true } => (until, true),
             Agenda::Nothing => (None, false),

@@ -41,8 +41,6 @@ pub struct Retries<T, M: Mode<T>> {
     shards: Vec<Own>,
     /// Any flusher may write them: they all wait in the first place.
     together: bool,
-    /// When each will have failed for too long.
-    give_up: BTreeSet<(Instant, Place)>,
     /// Works that hold each key.
     keys: HashMap<u64, BTreeSet<Place>>,
     items: u64,
@@ -54,6 +52,8 @@ pub struct Retries<T, M: Mode<T>> {
 struct Own {
     /// When each that is ready is due: retries, and the others.
     due: [BTreeSet<(Instant, Place)>; 2],
+    /// When each will have failed for too long.
+    give_up: BTreeSet<(Instant, Place)>,
     works: usize,
 }
 
@@ -83,7 +83,6 @@ impl<T, M: Mode<T>> Retries<T, M> {
             works: BTreeMap::new(),
             shards: Vec::new(),
             together: false,
-            give_up: BTreeSet::new(),
             keys: HashMap::new(),
             items: 0,
             bytes: 0,
@@ -163,7 +162,7 @@ impl<T, M: Mode<T>> Retries<T, M> {
             self.bytes = self.bytes.saturating_add(waiting.work.batch.bytes);
         }
         if let Some(moment) = self.give_up_at(&waiting) {
-            self.give_up.insert((moment, place));
+            self.shards[own].give_up.insert((moment, place));
         }
         let keys = waiting.keys.clone();
         let before = self.works.insert(place, (due, waiting));
@@ -206,12 +205,12 @@ impl<T, M: Mode<T>> Retries<T, M> {
             self.items -= waiting.work.count();
             self.bytes = self.bytes.saturating_sub(waiting.work.batch.bytes);
         }
-        let own = self.own(place.shard);
+        let (own, hopeless_at) = (self.own(place.shard), self.give_up_at(&waiting));
         let own = &mut self.shards[own];
         own.due[set_of(waiting.kind)].remove(&(due, place));
         own.works -= 1;
-        if let Some(moment) = self.give_up_at(&waiting) {
-            self.give_up.remove(&(moment, place));
+        if let Some(moment) = hopeless_at {
+            own.give_up.remove(&(moment, place));
         }
         for key in &waiting.keys {
             let Some(holders) = self.keys.get_mut(key) else { continue };
@@ -225,9 +224,10 @@ impl<T, M: Mode<T>> Retries<T, M> {
         Some(waiting)
     }
 
-    /// Takes a work out that has failed for too long by now: nobody will write it again.
-    pub fn take_hopeless(&mut self, now: Instant) -> Option<Waiting<T, M>> {
-        let place = self.give_up.first().filter(|entry| entry.0 <= now)?.1;
+    /// Takes a work of a shard out that has failed for too long by now: nobody will write it again.
+    pub fn take_hopeless(&mut self, shard: usize, now: Instant) -> Option<Waiting<T, M>> {
+        let own = self.shards.get(self.own(shard))?;
+        let place = own.give_up.first().filter(|entry| entry.0 <= now)?.1;
         self.remove(place)
     }
 
@@ -249,9 +249,9 @@ impl<T, M: Mode<T>> Retries<T, M> {
         retry.into_iter().chain(other).min()
     }
 
-    /// When the first of them will have failed for too long.
-    pub fn next_hopeless(&self) -> Option<Instant> {
-        self.give_up.first().map(|entry| entry.0)
+    /// When the first of a shard will have failed for too long.
+    pub fn next_hopeless(&self, shard: usize) -> Option<Instant> {
+        self.shards.get(self.own(shard))?.give_up.first().map(|entry| entry.0)
     }
 
     /// Whether an item of this key must wait for one that is here.
@@ -262,7 +262,6 @@ impl<T, M: Mode<T>> Retries<T, M> {
     /// Takes everything out, oldest first.
     pub fn take_all(&mut self) -> Vec<Work<T, M>> {
         self.shards.clear();
-        self.give_up.clear();
         self.keys.clear();
         (self.items, self.bytes) = (0, 0);
         std::mem::take(&mut self.works).into_values().map(|(_, waiting)| waiting.work).collect()

@@ -335,9 +335,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// Items before that position are known to the ledger: nobody need count their age here, though
     /// the next look at the ring may come after a long write.
     pub fn begun(&self, end: u64) {
-        if self.oldest.position.get() < end {
-            self.oldest.position.set(end);
-        }
+        self.oldest.position.raise(end);
     }
 
     /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items

@@ -1,18 +1,19 @@
 //! What only chance would show from outside: batches that flushers hold just when shutdown stops
 //! the writing.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gate::{Gate, Permit, Permits};
 use super::ledger::{Activity, Begun, Hung, Ledger, Writing};
-use super::retries::{Bounds, Retries};
-use super::work::Work;
+use super::retries::{Bounds, Kind, Retries, Waiting};
+use super::work::{Failure, Moment, Work};
 use crate::batch::{Batch, BatchId, FlushReason};
 use crate::clock::{Clock, TestClock};
 use crate::collect::Formed;
 use crate::config::OnFailure;
 use crate::mode::Plain;
-use crate::sink::Flusher;
+use crate::sink::{Flusher, WriteError};
 use crate::telemetry::Phases;
 
 fn work(id: u64, position: u64, items: Vec<u64>) -> Work<u64, Plain> {
@@ -83,4 +84,40 @@ fn so_many_threads_are_left_behind_at_a_time_and_no_more() {
     assert_eq!(seat.flusher().index, 16);
     ledger.unwatch();
     assert!(ledger.wait_hung(LIMIT, None, || ()).is_none());
+}
+
+/// Order is kept by a shard's own flusher having its works in hand: nobody else may take one, be it
+/// due or hopeless.
+#[test]
+fn what_waits_is_had_by_its_own_shard_alone_unless_flushers_help_one_another() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let now = Instant::now();
+    let failed = || {
+        let mut failed = work(1, 0, vec![7]);
+        failed.batch.shard = 1;
+        let moment = Moment::of(now, false);
+        let error = Arc::new(WriteError::transient("once"));
+        failed.past.failure =
+            Some(Box::new(Failure { error, first: moment, last: moment, due: now }));
+        Waiting { work: failed, kind: Kind::Retry, keys: Vec::new() }
+    };
+    let bounds = Bounds { items: 16, bytes: 16, batch: 2 };
+    for together in [false, true] {
+        let retries: Retries<u64, Plain> = Retries::new(OnFailure::Skip, bounds, Some(HOUR));
+        let mut retries = retries.together(together);
+        for hopeless in [false, true] {
+            retries.insert(failed(), now);
+            assert_eq!(retries.any_of(0), together);
+            assert_eq!(retries.next_hopeless(0), together.then_some(now + HOUR));
+            assert_eq!(retries.next_hopeless(1), Some(now + HOUR));
+            let mut take = |shard| match hopeless {
+                true => retries.take_hopeless(shard, now + HOUR),
+                false => retries.take_due(shard, now, true),
+            };
+            let other = take(0);
+            assert_eq!(other.is_some(), together);
+            assert_eq!(take(1).is_some(), !together);
+            assert!(retries.is_empty() && retries.next_hopeless(1).is_none());
+        }
+    }
 }

@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::collect::Buffer;
 use crate::guard::{drop_each, guarded};
 use crate::mode::{Mode, Tag};
+use crate::placement::Near;
 use crate::sink::{Applied, BoxError, Class, Flusher, Sink, WriteError};
 use crate::sync::mutated;
 
@@ -25,11 +26,19 @@ pub struct Writer<S> {
     /// `None` until it is opened: after a panic, or in the place of another.
     sink: Option<S>,
     marked: Vec<(usize, WriteError)>,
+    /// Where its batches are to lie on a node.
+    near: Option<Near>,
 }
 
 impl<S> Writer<S> {
     pub fn new(seat: Seat, sink: Option<S>) -> Self {
-        Self { seat, sink, marked: Vec::new() }
+        Self { seat, sink, marked: Vec::new(), near: None }
+    }
+
+    /// The same, and what brings fresh batches to a node.
+    #[cfg_attr(any(loom, shuttle), allow(dead_code))]
+    pub fn near(self, near: Option<Near>) -> Self {
+        Self { near, ..self }
     }
 
     /// Whose batches it writes.
@@ -74,6 +83,9 @@ impl<S> Writer<S> {
     {
         let slot = self.seat.slot(0);
         let Started { spoiled, at, answer } = start(shared, slot, &mut work, permit)?;
+        if let Some(near) = self.near.as_mut().filter(|_| answer.is_none() && work.is_fresh()) {
+            near.bring(&work.batch.items, &shared.placed);
+        }
         let answer = answer.unwrap_or_else(|| self.write(shared, &work.batch, at, reopen));
         finish(shared, slot, work, spoiled, answer, &mut self.marked)
     }
@@ -351,8 +363,8 @@ fn expire<T, M: Mode<T>>(
     };
     let mut expired = Vec::new();
     let mut old_tags = M::take_tags(tags).collect::<Vec<_>>().into_iter();
-    let capacity = batch.items.capacity();
-    let old_items = mem::replace(&mut batch.items, Vec::with_capacity(capacity));
+    let left = Vec::with_capacity(batch.items.len());
+    let old_items = mem::replace(&mut batch.items, left);
     for (index, item) in old_items.into_iter().enumerate() {
         let tag = old_tags.next().unwrap_or_default();
         if index == first || index > first && is_old(&item, Some(&tag)) {

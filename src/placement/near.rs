@@ -13,9 +13,9 @@ use super::bind::{move_memory, page_size};
 
 /// Buffers that are kept in mind, at least and at most.
 const SEEN_MIN: usize = 16;
-const SEEN_MAX: usize = 256;
-/// Times that pages may stay where they are before it is called a refusal: one that somebody else
-/// holds at that moment can be moved a batch later.
+const SEEN_MAX: usize = 4096;
+/// Times on end that pages may stay where they are before it is called a refusal: one that somebody
+/// else holds at that moment can be moved a batch later.
 const PATIENCE: u32 = 3;
 
 /// A buffer that was seen, by its address and size in bytes.
@@ -35,7 +35,7 @@ pub struct Near {
     seen: Vec<Seen>,
     /// Of the oldest.
     oldest: usize,
-    /// Times that pages stayed.
+    /// Times on end that pages stayed.
     stayed: u32,
     refused: bool,
 }
@@ -77,7 +77,10 @@ impl Near {
             return Ok(());
         }
         match to_node(from, end - from, node)? {
-            0 => self.seen[index].moved_to = end.next_multiple_of(page_size()),
+            0 => {
+                self.seen[index].moved_to = end.next_multiple_of(page_size());
+                self.stayed = 0;
+            }
             _ if self.stayed < PATIENCE => self.stayed += 1,
             stayed => return Err(format!("{stayed} pages of batches stay off node {node}")),
         }

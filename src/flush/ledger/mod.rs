@@ -118,8 +118,8 @@ impl Open {
 /// What to do besides collecting fresh items.
 #[allow(clippy::large_enum_variant)] // moved once a batch; a box would be an allocation
 pub enum Agenda<T, M: Mode<T>> {
-    /// Write this, with this permit.
-    Take(Work<T, M>, Permit),
+    /// Write this, with this permit. `alarm`: others may go on meanwhile.
+    Take { work: Work<T, M>, permit: Permit, alarm: bool },
     /// Nothing until then. `fresh`: fresh items need not wait behind it.
     Wait { until: Option<Instant>, fresh: bool },
     /// Nothing at all.
@@ -250,7 +250,13 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         }
         let now = self.clock.now();
         let mut state = lock(&self.state);
-        let agenda = state.agenda(shard, now);
+        let mut agenda = state.agenda(shard, now);
+        if let Agenda::Take { alarm, .. } = &mut agenda
+            && state.held_up
+            && state.lets_fresh_pass()
+        {
+            (*alarm, state.held_up) = (true, false);
+        }
         self.waiting.store(state.retries.len() as u64, Ordering::Relaxed);
         agenda
     }
@@ -270,7 +276,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             Ok(()) => due,
             Err(held) => held.until.and_then(|at| due.map(|due| due.max(at))),
         };
-        earlier(due, state.retries.next_hopeless())
+        earlier(due, state.retries.next_hopeless(0))
     }
 
     /// A flusher is about to write what is left of a work after `expired` items were taken out.

@@ -48,9 +48,10 @@ impl<T, M: Mode<T>> State<T, M> {
         if self.retries.is_empty() || self.stopping {
             return Agenda::Nothing;
         }
-        if let Some(mut waiting) = self.retries.take_hopeless(now) {
+        if let Some(mut waiting) = self.retries.take_hopeless(shard, now) {
             self.spent(&mut waiting.work.past, now);
-            return Agenda::Take(waiting.work, Permit::Refuse(Refusal::TooLong));
+            let permit = Permit::Refuse(Refusal::TooLong);
+            return Agenda::Take { work: waiting.work, permit, alarm: false };
         }
         let until = match self.gate.look(now) {
             Ok(()) => {
@@ -72,7 +73,7 @@ impl<T, M: Mode<T>> State<T, M> {
             return Agenda::Nothing;
         }
         self.held_up |= !fresh;
-        Agenda::Wait { until: earlier(until, self.retries.next_hopeless()), fresh }
+        Agenda::Wait { until: earlier(until, self.retries.next_hopeless(shard)), fresh }
     }
 
     /// Whether fresh batches are written while others wait to be tried again. With no room for more
@@ -106,7 +107,7 @@ impl<T, M: Mode<T>> State<T, M> {
             self.counts.retries += 1;
         }
         self.spent(&mut waiting.work.past, now);
-        Agenda::Take(waiting.work, permit)
+        Agenda::Take { work: waiting.work, permit, alarm: false }
     }
 
     /// Takes note of how a work has spent its time since it failed.
@@ -203,7 +204,8 @@ impl<T, M: Mode<T>> State<T, M> {
         }
     }
 
-    /// No add of any item in flight had returned before this moment.
+    /// No add of any item in flight had returned before this moment; but for items on their way from a
+    /// queue to their write while others are queued.
     pub fn oldest(&self, shards: &[Arc<Shard<T, M>>], in_flight: u64) -> Option<Instant> {
         let mut queued = in_flight - self.retries.items();
         let mut oldest = self.retries.oldest();

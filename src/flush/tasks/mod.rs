@@ -337,15 +337,15 @@ where
         if self.buffer.items.capacity() == 0 {
             self.buffer = self.spare.pop().unwrap_or_default(); // the batch has taken it
         }
-        if let Some(near) = &mut self.near {
-            near.bring(&work.batch.items, &shared.placed);
-        }
         let slot = shared.ledger.seat(flusher).slot(place);
         let Some(begun) = start(shared, slot, &mut work, permit) else {
             (self.more, self.over) = (false, true);
             return;
         };
         let Started { spoiled, at: started, answer } = begun;
+        if let Some(near) = self.near.as_mut().filter(|_| answer.is_none() && work.is_fresh()) {
+            near.bring(&work.batch.items, &shared.placed);
+        }
         let open = match answer {
             Some(answer) => Err(answer),
             None => self.opened(started),
