@@ -1,6 +1,6 @@
 # Each target is a thin call of a script in ci/, so that people and CI run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all loom shuttle numa asan bench paired deny docs miri plots
+.PHONY: help demo test check all loom shuttle numa asan bench paired compare deny docs miri plots
 
 FILE ?=
 ARGS ?=
@@ -37,6 +37,9 @@ bench: ## measurements (ARGS=… go to cargo bench)
 
 paired: ## the speed of adding against an earlier commit, in pairs (ARGS="REV [ROUNDS]")
 	@ci/paired.sh $(ARGS)
+
+compare: ## the same work through us and through the peers (ARGS="--rounds N --only NAME …"; see --help)
+	@ci/compare.sh $(ARGS)
 
 deny: ## licences, sources and bans of the dependencies
 	@ci/deny.sh

@@ -1,0 +1,128 @@
+//! Medians, quartiles and ratios of a record.
+
+use crate::contestant::{Contestant, Shape};
+use crate::field::FIELD;
+use crate::probe::Label;
+use crate::record::{Record, Row};
+
+/// The middle of some values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Half are below.
+    pub median: f64,
+    /// A quarter is below, and three quarters are.
+    pub quartiles: [f64; 2],
+    /// How many values.
+    pub count: usize,
+}
+
+impl Spread {
+    /// Of none there is none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let at = |quarters: usize| {
+            let (low, part) =
+                ((values.len() - 1) * quarters / 4, (values.len() - 1) * quarters % 4);
+            let high = (low + 1).min(values.len() - 1);
+            values[low] + (values[high] - values[low]) * part as f64 / 4.0
+        };
+        (!values.is_empty()).then(|| Self {
+            median: at(2),
+            quartiles: [at(1), at(3)],
+            count: values.len(),
+        })
+    }
+}
+
+/// Which turns of a shape count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Those while the CPUs were at this distance.
+    Only(Label),
+    /// All but those while another program had a CPU: too few were alike.
+    All,
+}
+
+impl Basis {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Only(Label::Near) => "near",
+            Self::Only(Label::Far) => "far",
+            Self::Only(_) | Self::All => "mixed",
+        }
+    }
+}
+
+impl Record {
+    /// Without the turns during which another program had a CPU.
+    fn of_shape(&self, shape: Shape) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.shape == shape && row.label != Label::Busy)
+    }
+
+    /// Turns with CPUs near each other, if those are a third of the shape's; else those with CPUs
+    /// far, if they are half; else all.
+    pub fn basis(&self, shape: Shape) -> Basis {
+        let all = self.of_shape(shape).count();
+        let of = |label| self.of_shape(shape).filter(|row| row.label == label).count();
+        if all > 0 && 3 * of(Label::Near) >= all {
+            Basis::Only(Label::Near)
+        } else if all > 0 && 2 * of(Label::Far) >= all {
+            Basis::Only(Label::Far)
+        } else {
+            Basis::All
+        }
+    }
+
+    /// Round and items/s of the turns that count.
+    fn turns(&self, shape: Shape, name: &str) -> Vec<(usize, f64)> {
+        let basis = self.basis(shape);
+        self.of_shape(shape)
+            .filter(|row| row.contestant == name)
+            .filter(|row| basis == Basis::All || basis == Basis::Only(row.label))
+            .filter_map(|row| Some((row.round, row.rate()?)))
+            .collect()
+    }
+
+    /// Items/s.
+    pub fn rate(&self, shape: Shape, name: &str) -> Option<Spread> {
+        Spread::of(self.turns(shape, name).into_iter().map(|turn| turn.1).collect())
+    }
+
+    /// How many times as fast one is as the other, within each round.
+    pub fn ratio(&self, shape: Shape, ours: &str, theirs: &str) -> Option<Spread> {
+        let theirs = self.turns(shape, theirs);
+        let pair = |(round, ours): (usize, f64)| {
+            let (_, theirs) = theirs.iter().find(|turn| turn.0 == round)?;
+            Some(ours / theirs)
+        };
+        Spread::of(self.turns(shape, ours).into_iter().filter_map(pair).collect())
+    }
+
+    /// The one with the highest median.
+    pub fn fastest(
+        &self,
+        shape: Shape,
+        among: impl Fn(&dyn Contestant) -> bool,
+    ) -> Option<(&'static str, Spread)> {
+        let rate = |who: &&dyn Contestant| Some((who.name(), self.rate(shape, who.name())?));
+        let rates = FIELD.iter().filter(|who| among(**who)).filter_map(rate);
+        rates.max_by(|a, b| a.1.median.total_cmp(&b.1.median))
+    }
+
+    /// Whether the contestant had a turn at all.
+    pub fn took_part(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| row.contestant == name)
+    }
+
+    /// Every shape that was measured, in the order of the file.
+    pub fn shapes(&self) -> Vec<Shape> {
+        let mut shapes: Vec<Shape> = Vec::new();
+        for row in &self.rows {
+            if !shapes.contains(&row.shape) {
+                shapes.push(row.shape);
+            }
+        }
+        shapes
+    }
+}

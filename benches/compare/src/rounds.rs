@@ -1,0 +1,114 @@
+//! Everybody's turns, round after round.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use crate::args::Options;
+use crate::contestant::{BATCH, Contestant, Shape, Work};
+use crate::field::FIELD;
+use crate::machine;
+use crate::probe::{Label, probe};
+use crate::record::{Record, Row};
+use crate::turn::measure;
+
+/// What a turn should take.
+const SECONDS: f64 = 0.2;
+/// What a turn of a slow one may take for the sake of more items.
+const SLOW_SECONDS: f64 = 0.5;
+/// So many items are wanted.
+const ITEMS_MIN: f64 = 200_000.0;
+
+/// Who does how much in each shape; nobody twice.
+type Plan = HashMap<(Shape, &'static str), Result<u64, String>>;
+
+/// Measures, and writes row by row. Rounds are the outer loop, so that the rounds of a shape lie
+/// far apart in time, and a bad minute spoils one of them.
+pub fn run(options: &Options, record: &mut Record) -> io::Result<()> {
+    let begin = Instant::now();
+    let mut plan = Plan::new();
+    for round in 1..=options.rounds {
+        for shape in options.shapes() {
+            let mut turns: Vec<&dyn Contestant> =
+                FIELD.iter().copied().filter(|who| takes_part(options, *who, shape)).collect();
+            if turns.is_empty() {
+                continue;
+            }
+            let first = (round - 1) * turns.len() / options.rounds;
+            turns.rotate_left(first);
+            for who in &turns {
+                plan.entry((shape, who.name())).or_insert_with(|| items(options, *who, shape));
+            }
+            turns_of(round, shape, &turns, &mut plan, record)?;
+            let Shape { producers, bytes, depth } = shape;
+            eprintln!(
+                "round {round} of {}: {producers} × {bytes} bytes, {depth} deep, {} turns, {:.0} s",
+                options.rounds,
+                turns.len(),
+                begin.elapsed().as_secs_f64()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn takes_part(options: &Options, who: &dyn Contestant, shape: Shape) -> bool {
+    options.wants(who.name(), who.kind(), shape) && who.takes(&Work { shape, items: 1 })
+}
+
+/// One turn for each; who fails is left out of this shape from then on.
+fn turns_of(
+    round: usize,
+    shape: Shape,
+    turns: &[&dyn Contestant],
+    plan: &mut Plan,
+    record: &mut Record,
+) -> io::Result<()> {
+    let mut before = probe();
+    for who in turns {
+        let key = (shape, who.name());
+        let Some(Ok(items)) = plan.get(&key).cloned() else {
+            continue;
+        };
+        let seconds = measure(*who, &Work { shape, items }, items / 10);
+        let after = probe();
+        if let Err(why) = &seconds {
+            eprintln!("{}: {} × {} bytes: {why}", who.name(), shape.producers, shape.bytes);
+            plan.insert(key, Err(why.clone()));
+        }
+        record.add(&Row {
+            round,
+            label: Label::of(before, after),
+            contestant: who.name().to_owned(),
+            version: machine::version(who.package()),
+            shape,
+            items,
+            seconds,
+            probes: [before, after],
+        })?;
+        before = after;
+    }
+    Ok(())
+}
+
+/// So many that a turn takes [`SECONDS`], found out by two short ones. Where those fail, the turn
+/// will, too, and leave a note.
+fn items(options: &Options, who: &dyn Contestant, shape: Shape) -> Result<u64, String> {
+    if let Some(items) = options.items {
+        return Ok(items);
+    }
+    let mut items = whole(20_000.0, shape);
+    for seconds in [SECONDS / 5.0, SECONDS] {
+        let Ok(took) = measure(who, &Work { shape, items }, items / 10) else { break };
+        let rate = items as f64 / took.max(1e-6);
+        items = whole((rate * seconds).max(ITEMS_MIN.min(rate * SLOW_SECONDS)), shape);
+    }
+    Ok(items)
+}
+
+/// So many that every batch is full, with each producer's share alike: nobody waits for a timer.
+#[allow(clippy::cast_possible_truncation)] // a number of items, and the cast saturates
+fn whole(items: f64, shape: Shape) -> u64 {
+    let step = (BATCH * shape.producers) as u64;
+    (items as u64).div_ceil(step).max(1) * step
+}
