@@ -18,10 +18,6 @@ numa_lints() {
         cargo clippy --manifest-path numa-tests/Cargo.toml --locked --all-targets -- -D warnings
 }
 compare_format() { cargo fmt --manifest-path benches/compare/Cargo.toml --check; }
-compare_lints() {
-    CARGO_TARGET_DIR="$TARGET/compare" \
-        cargo clippy --manifest-path benches/compare/Cargo.toml --locked --all-targets -- -D warnings
-}
 
 step "rooms" ci/rooms.sh
 step "format" cargo fmt --all --check
@@ -34,6 +30,5 @@ fi
 step "format of the NUMA checks" numa_format
 step "lints of the NUMA checks" numa_lints
 step "format of the comparison" compare_format
-step "lints of the comparison" compare_lints
 step "documentation" documentation
 step "dependencies" ci/deny.sh
