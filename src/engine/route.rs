@@ -221,11 +221,11 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         if self.route.following.is_some() {
             return self.following(|shard| M::push_run(shard, front, usize::MAX));
         }
-        let Some(first) = front.items().first() else { return Ok(()) };
-        let shard = self.shared.keyed(first).index;
-        let same = |item: &&T| self.shared.keyed(item).index == shard;
-        let run = front.items().iter().take_while(same).count();
-        self.shared.shards[shard].push_run(front, run)
+        let Some((first, others)) = front.items().split_first() else { return Ok(()) };
+        let shard = self.shared.keyed(first);
+        let same = |item: &&T| self.shared.keyed(item).index == shard.index;
+        let run = 1 + others.iter().take_while(same).count();
+        shard.push_run(front, run)
     }
 
     /// Pushes to where it is now, and takes note of how far its items reach there.
