@@ -128,6 +128,8 @@ struct Model {
     pushed: u64,
     flush_to: u64,
     press_to: u64,
+    /// Whether somebody sleeps in the line.
+    line: bool,
     calls: usize,
     /// By number.
     fates: Vec<Fate>,
@@ -185,6 +187,10 @@ impl Model {
         self.queue.push_back(Queued { number, added: self.now });
         self.pushed += 1;
         self.tally.enqueued += 1;
+        // Who sleeps may be short of the bytes that this item holds.
+        if self.setup.budget.is_some() && self.line {
+            self.press_to = self.pushed;
+        }
         Ok(())
     }
 
@@ -343,6 +349,7 @@ fn run(setup: Setup, ops: Vec<Op>) -> Result<(), TestCaseError> {
         pushed: 0,
         flush_to: 0,
         press_to: 0,
+        line: false,
         calls: 0,
         fates: Vec::new(),
         tally: Tally::default(),
@@ -355,6 +362,7 @@ fn run(setup: Setup, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let (mut line, mut awake) = (VecDeque::<u64>::new(), Vec::<u64>::new());
     let mut next = 0;
     for op in ops {
+        model.line = !line.is_empty();
         let mut new = || {
             model.fates.push(None);
             next += 1;
