@@ -142,6 +142,7 @@ pub struct Config {
     pub overflow: Overflow,
     pub steal: bool,
     pub huge_pages: bool,
+    pub owned_depth: Option<usize>,
 }
 
 impl Default for Config {
@@ -172,6 +173,7 @@ impl Default for Config {
             overflow: Overflow::Stay,
             steal: false,
             huge_pages: false,
+            owned_depth: None,
         }
     }
 }
@@ -236,9 +238,15 @@ impl Config {
             overflow,
             steal,
             huge_pages: _,
+            owned_depth,
         } = *self;
         if !queue_depth.is_power_of_two() || !(CAPACITY_MIN..=CAPACITY_MAX).contains(&queue_depth) {
             return Err(ConfigError::QueueDepth { got: queue_depth });
+        }
+        if let Some(got) = owned_depth
+            && (!got.is_power_of_two() || !(CAPACITY_MIN..=queue_depth).contains(&got))
+        {
+            return Err(ConfigError::OwnedDepth { got, queue_depth });
         }
         if max_batch_size.is_none() && max_batch_delay.is_none() {
             return Err(ConfigError::Unbounded);
@@ -321,6 +329,13 @@ pub enum ConfigError {
     QueueDepth {
         /// What was asked for.
         got: usize,
+    },
+    /// `owned_depth` is not a power of two, or more than `queue_depth`.
+    OwnedDepth {
+        /// What was asked for.
+        got: usize,
+        /// The most that it can be.
+        queue_depth: usize,
     },
     /// A batch of `max_batch_size` could never fill.
     BatchOverQueueDepth {
@@ -413,6 +428,7 @@ impl ConfigError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::QueueDepth { .. } => "queue_depth",
+            Self::OwnedDepth { .. } => "owned_depth",
             Self::BatchOverQueueDepth { .. } | Self::Unbounded => "max_batch_size",
             Self::Zero { key } | Self::OutOfRange { key, .. } | Self::OrderWith { key } => key,
             Self::Shards { .. } | Self::ShardsTimesFlushers { .. } => "shards",
@@ -436,6 +452,10 @@ impl fmt::Display for ConfigError {
                 f,
                 "{got} is not a power of two from {CAPACITY_MIN} to {CAPACITY_MAX} that fits in \
                  memory"
+            ),
+            Self::OwnedDepth { got, queue_depth } => write!(
+                f,
+                "{got} is not a power of two from {CAPACITY_MIN} to queue_depth, {queue_depth}"
             ),
             Self::BatchOverQueueDepth { max_batch_size, queue_depth } => write!(
                 f,

@@ -219,6 +219,48 @@ impl fmt::Display for FlushError {
 
 impl Error for FlushError {}
 
+/// Why there is no [`OwnedProducer`](crate::OwnedProducer) to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OwnedError {
+    /// [`owned_depth`](crate::Builder::owned_depth) was not set.
+    NotAsked,
+    /// The owned rings of a shard have `queue_depth` slots together, and these are too few.
+    NoSlots {
+        /// Slots of each owned ring.
+        depth: usize,
+        /// Slots that are left.
+        left: usize,
+    },
+    /// There is no memory for so many slots.
+    Memory {
+        /// Slots of each owned ring.
+        depth: usize,
+    },
+    /// With a [`key`](crate::Builder::key) and several shards each item goes to the shard of its key.
+    Keyed,
+    /// The engine's flushers are in the process that this one was forked from.
+    Forked,
+}
+
+impl fmt::Display for OwnedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAsked => f.write_str("no ring can be owned: set owned_depth"),
+            Self::NoSlots { depth, left } => write!(
+                f,
+                "no {depth} slots for another owned ring, {left} are left of queue_depth: drop an \
+                 owned producer, or set a smaller owned_depth or a larger queue_depth"
+            ),
+            Self::Memory { depth } => write!(f, "no memory for a ring of {depth} slots"),
+            Self::Keyed => f.write_str("with a key and several shards no ring can be owned"),
+            Self::Forked => f.write_str("the engine's flushers are in the parent process"),
+        }
+    }
+}
+
+impl Error for OwnedError {}
+
 /// Why an engine did not start.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -52,10 +52,10 @@ pub use config::{ConfigError, DropReason, FlushWhen, Home, OnFailure, Overflow, 
 #[cfg(feature = "futures")]
 pub use engine::AddSink;
 pub use engine::{
-    AddAsync, AddWithAckAsync, Batcher, Builder, FlushAsync, LeftBehind, Producer, Pump, PumpStep,
-    Shutdown, ShutdownAsync, Stuck,
+    AddAsync, AddWithAckAsync, Batcher, Builder, FlushAsync, LeftBehind, OwnedProducer, Producer,
+    Pump, PumpStep, Shutdown, ShutdownAsync, Stuck,
 };
-pub use error::{AddError, AddManyError, AddReason, FlushError, SpawnError};
+pub use error::{AddError, AddManyError, AddReason, FlushError, OwnedError, SpawnError};
 pub use flush::{
     Adaptive, Breaker, BreakerState, DroppedItem, FailedItem, Retry, Throttle, WhileOpen,
 };

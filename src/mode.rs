@@ -8,7 +8,7 @@
 use crate::ack::Promise;
 use crate::error::Refused;
 use crate::flush::Shard;
-use crate::ring::{Front, Run, RunError, Word};
+use crate::ring::{Front, Push, Run, RunError, Word};
 
 /// Items travel alone: no acks, no memory budget, no age. The default.
 #[derive(Clone, Copy, Debug)]
@@ -27,14 +27,19 @@ pub trait Mode<T>: Carry<T> {
     #[doc(hidden)]
     fn entry(shard: &Shard<T, Self>, item: T, promise: Option<Promise<T>>) -> Self::Entry;
 
-    /// Charges and pushes it.
+    /// Charges it, and pushes it to a ring of the shard.
     #[doc(hidden)]
-    fn push(shard: &Shard<T, Self>, entry: Self::Entry) -> Result<Word, Refused<Self::Entry>>;
+    fn push(
+        shard: &Shard<T, Self>,
+        ring: &impl Push<Self::Entry>,
+        entry: Self::Entry,
+    ) -> Result<Word, Refused<Self::Entry>>;
 
     /// Charges and pushes as many items as go in with one claim, `max` at most.
     #[doc(hidden)]
     fn push_run(
         shard: &Shard<T, Self>,
+        ring: &impl Push<Self::Entry>,
         front: &mut Front<'_, T>,
         max: usize,
     ) -> Result<Word, RunRefused>;
@@ -181,16 +186,17 @@ impl<T: Send + 'static> Mode<T> for Plain {
     }
 
     #[inline(always)]
-    fn push(shard: &Shard<T, Self>, entry: T) -> Result<Word, Refused<T>> {
-        shard.ring.push(entry).map_err(Refused::from)
+    fn push(_: &Shard<T, Self>, ring: &impl Push<T>, entry: T) -> Result<Word, Refused<T>> {
+        ring.push(entry).map_err(Refused::from)
     }
 
     fn push_run(
-        shard: &Shard<T, Self>,
+        _: &Shard<T, Self>,
+        ring: &impl Push<T>,
         front: &mut Front<'_, T>,
         max: usize,
     ) -> Result<Word, RunRefused> {
-        shard.ring.push_run(front, max, |item| item).map_err(RunRefused::from)
+        ring.push_run(front, max, |item| item).map_err(RunRefused::from)
     }
 }
 
@@ -203,9 +209,13 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         Tagged { item, tag: Tag { promise, bytes, added: 0 } }
     }
 
-    fn push(shard: &Shard<T, Self>, mut entry: Tagged<T>) -> Result<Word, Refused<Tagged<T>>> {
+    fn push(
+        shard: &Shard<T, Self>,
+        ring: &impl Push<Tagged<T>>,
+        mut entry: Tagged<T>,
+    ) -> Result<Word, Refused<Tagged<T>>> {
         let bytes = entry.tag.bytes;
-        let charge = match shard.charge(bytes) {
+        let charge = match shard.charge(ring, bytes) {
             Ok(charge) => charge,
             Err(RunRefused::TooLarge { bytes }) => return Err(Refused::TooLarge(entry, bytes)),
             Err(RunRefused::Closed) => return Err(Refused::Closed(entry)),
@@ -214,7 +224,7 @@ impl<T: Send + 'static> Mode<T> for Tracked {
             Err(RunRefused::Short) => return Err(Refused::Short(entry)),
         };
         entry.tag.added = shard.stamp(entry.tag.promise.is_some());
-        let word = shard.ring.push(entry).map_err(Refused::from)?;
+        let word = ring.push(entry).map_err(Refused::from)?;
         if let Some(charge) = charge {
             charge.keep();
             shard.pushed_charged();
@@ -224,13 +234,14 @@ impl<T: Send + 'static> Mode<T> for Tracked {
 
     fn push_run(
         shard: &Shard<T, Self>,
+        ring: &impl Push<Tagged<T>>,
         front: &mut Front<'_, T>,
         max: usize,
     ) -> Result<Word, RunRefused> {
         let added = shard.stamp(false);
         if shard.admission.budget.is_none() {
             let wrap = |item| Tagged { item, tag: Tag { added, ..Tag::default() } };
-            return Ok(shard.ring.push_run(front, max, wrap)?);
+            return Ok(ring.push_run(front, max, wrap)?);
         }
         // Weighed before anything is claimed: it is the caller's code.
         let mut bytes = [0; RUN_MAX];
@@ -238,10 +249,10 @@ impl<T: Send + 'static> Mode<T> for Tracked {
         for (bytes, item) in bytes.iter_mut().zip(front.items()) {
             *bytes = shard.admission.weigh(item);
         }
-        let (count, charge) = shard.charge_run(&bytes[..count])?;
+        let (count, charge) = shard.charge_run(ring, &bytes[..count])?;
         let mut next = bytes[..count].iter();
         let before = front.len();
-        let word = shard.ring.push_run(front, count, |item| {
+        let word = ring.push_run(front, count, |item| {
             let bytes = next.next().copied().unwrap_or(0);
             Tagged { item, tag: Tag { added, bytes, promise: None } }
         })?;

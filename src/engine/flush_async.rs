@@ -83,18 +83,18 @@ impl<T: Send + 'static> ShutdownAsync<T> {
     pub(super) fn begin<M: Mode<T>>(mut batcher: Batcher<T, M>, deadline: Duration) -> Self {
         let cell = Arc::new(Mutex::new(Report { report: None, waker: None }));
         let told = Arc::clone(&cell);
+        batcher.close();
         let this = Self {
             cell,
             generation: batcher.shared.any().generation,
             flushers: batcher.flushers,
-            enqueued: batcher.shared.shards.iter().map(|shard| shard.ring.close()).sum(),
+            enqueued: batcher.shared.pushed(),
         };
         if batcher.shared.forked() {
             lock(&told).report = Some(batcher.finish(deadline));
             return this;
         }
         let here = batcher.this_flusher();
-        batcher.close();
         // The closure gives the engine back if there is no thread to be had.
         let engine = Arc::new(Mutex::new(Some(batcher)));
         let taken = Arc::clone(&engine);

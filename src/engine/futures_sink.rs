@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_sink::Sink;
 
+use super::adding::Way;
 use super::producer::Producer;
 use super::waiting::Adding;
 use crate::error::AddError;

@@ -1,10 +1,12 @@
 //! The engine as its user sees it: [`Builder`], [`Batcher`], [`Producer`], [`Shutdown`] and the
 //! thread-less [`Pump`].
 
+mod adding;
 mod builder;
 mod flush_async;
 #[cfg(feature = "futures")]
 mod futures_sink;
+mod owned;
 mod producer;
 mod pump;
 mod route;
@@ -28,6 +30,7 @@ pub use builder::Builder;
 pub use flush_async::{FlushAsync, ShutdownAsync};
 #[cfg(feature = "futures")]
 pub use futures_sink::AddSink;
+pub use owned::OwnedProducer;
 pub use producer::Producer;
 pub use pump::{Pump, PumpStep};
 pub use shutdown::{LeftBehind, Shutdown, Stuck};
@@ -35,7 +38,7 @@ use threads::Threads;
 pub use waiting::{AddAsync, AddWithAckAsync};
 
 use crate::error::FlushError;
-use crate::flush::{Resolution, Serving, Shared};
+use crate::flush::{OwnedRings, Resolution, Serving, Shared};
 use crate::mode::{Mode, Plain};
 use crate::placement::Placement;
 use crate::telemetry::{Stats, Tally};
@@ -112,7 +115,8 @@ impl<T: Send + 'static, M: Mode<T>> Batcher<T, M> {
     /// Where rings and flushers were to be, where they are, and why.
     #[must_use]
     pub fn placement(&self) -> Placement {
-        self.shared.placed.report()
+        let barrier = self.shared.any().owned.as_ref().map(OwnedRings::barrier);
+        Placement { barrier, ..self.shared.placed.report() }
     }
 
     /// Waits until every item added before this call has met its fate, or `timeout` has passed.

@@ -74,6 +74,10 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         Producer::new(Arc::clone(&self.shared))
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared<T, M>> {
+        &self.shared
+    }
+
     /// The sink; `None` after it has panicked: a pump has no factory to open it anew, and its
     /// batches fail from then on.
     pub fn sink(&mut self) -> Option<&mut S> {
@@ -121,7 +125,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
         let (shard, ledger) = (self.shared.any(), &self.shared.ledger);
         let former = &mut lock(&shard.lease).former;
         let held = former.has_items() || former.drained() > former.first();
-        let pending = held || shard.ring.pushed() > shard.ring.popped();
+        let pending = held || shard.pushed() > shard.popped();
         let fresh = if pending { former.ready_at() } else { None };
         ledger.next_due(fresh)
     }
@@ -147,8 +151,7 @@ impl<T: Send + 'static, S: Sink<T>, M: Mode<T>> Pump<T, S, M> {
 
     /// Writes everything that was added before this call.
     pub fn flush(&mut self) -> Tally {
-        let shard = self.shared.any();
-        shard.wake.demand(&shard.ring, shard.ring.rendezvous().position);
+        self.shared.any().demand_all();
         self.run();
         self.tally()
     }

@@ -21,11 +21,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::adding::Way;
 use super::producer::Producer;
 use crate::error::FlushError;
 use crate::error::Refused;
 use crate::flush::Resolution;
-use crate::flush::{Serving, Shard, Shared};
+use crate::flush::{Own, Serving, Shard, Shared};
 use crate::mode::{Mode, RunRefused};
 use crate::ring::{Front, Word};
 use crate::sync::{Mutex, MutexGuard, lock, mutated, planted};
@@ -144,6 +145,58 @@ impl<T, M: Mode<T>> Route<T, M> {
     }
 }
 
+impl<T: Send + 'static, M: Mode<T>> Way<T, M> for Producer<T, M> {
+    fn shared(&self) -> &Shared<T, M> {
+        &self.shared
+    }
+
+    #[inline(always)]
+    fn any(&self) -> &Shard<T, M> {
+        self.route.home().unwrap_or_else(|| self.shared.any())
+    }
+
+    fn own(&self) -> Option<&Own<M::Entry>> {
+        None
+    }
+
+    fn shard_of(&self, item: &T) -> &Shard<T, M> {
+        match self.route.home() {
+            Some(shard) => shard,
+            None if self.route.following.is_some() => {
+                &self.shared.shards[self.state().map_or(0, |state| state.shard)]
+            }
+            None => self.shared.keyed(item),
+        }
+    }
+
+    #[inline(always)]
+    fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
+        match self.route.home() {
+            Some(shard) => shard.push(entry),
+            None => self.push_routed(entry),
+        }
+    }
+
+    fn push_run(&self, front: &mut Front<'_, T>) -> Result<(), RunRefused> {
+        if let Some(shard) = self.route.home() {
+            return shard.push_run(front, usize::MAX);
+        }
+        if self.route.following.is_some() {
+            return self.following(|shard| M::push_run(shard, &shard.ring, front, usize::MAX));
+        }
+        let Some((first, others)) = front.items().split_first() else { return Ok(()) };
+        let shard = self.shared.keyed(first);
+        let same = |item: &&T| self.shared.keyed(item).index == shard.index;
+        let run = 1 + others.iter().take_while(same).count();
+        shard.push_run(front, run)
+    }
+
+    fn staying(&self) -> impl Sized {
+        self.stay();
+        Staying { producer: self, end: 0 }
+    }
+}
+
 impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// The node that this producer's items go to, as an index into
     /// [`Plan::nodes`](crate::placement::Plan::nodes); `None` where each item goes to the shard of
@@ -193,39 +246,13 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         home.or_else(|| self.state().map(|state| state.shard))
     }
 
-    /// The shard to which an item goes.
-    pub(super) fn shard_of(&self, item: &T) -> &Shard<T, M> {
-        match self.route.home() {
-            Some(shard) => shard,
-            None if self.route.following.is_some() => {
-                &self.shared.shards[self.state().map_or(0, |state| state.shard)]
-            }
-            None => self.shared.keyed(item),
-        }
-    }
-
     /// As [`push`](Self::push), for one whose shard is not always the same.
     #[inline(never)]
-    pub(super) fn push_routed(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
+    fn push_routed(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
         match &self.route.following {
-            Some(_) => self.following(|shard| M::push(shard, entry)),
+            Some(_) => self.following(|shard| M::push(shard, &shard.ring, entry)),
             None => self.shared.keyed(M::item(&entry)).push(entry),
         }
-    }
-
-    /// Pushes a run of items that go to the same shard.
-    pub(super) fn push_run(&self, front: &mut Front<'_, T>) -> Result<(), RunRefused> {
-        if let Some(shard) = self.route.home() {
-            return shard.push_run(front, usize::MAX);
-        }
-        if self.route.following.is_some() {
-            return self.following(|shard| M::push_run(shard, front, usize::MAX));
-        }
-        let Some((first, others)) = front.items().split_first() else { return Ok(()) };
-        let shard = self.shared.keyed(first);
-        let same = |item: &&T| self.shared.keyed(item).index == shard.index;
-        let run = 1 + others.iter().take_while(same).count();
-        shard.push_run(front, run)
     }
 
     /// Pushes to where it is now, and takes note of how far its items reach there.
@@ -251,13 +278,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
         (!self.shared.forked()).then(|| lock(state))
     }
 
-    /// A call begins that may wait.
-    pub(super) fn staying(&self) -> Staying<'_, T, M> {
-        self.stay();
-        Staying { producer: self, end: 0 }
-    }
-
-    /// As [`staying`](Self::staying), until [`go`](Self::go).
+    /// A call begins that may wait, until [`go`](Self::go).
     pub(super) fn stay(&self) {
         if let Some(mut state) = self.state() {
             state.calls += 1;
@@ -270,50 +291,5 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
             state.calls -= 1;
             state.end = state.end.max(end);
         }
-    }
-
-    /// Tries the other shards, the nearest first, for an item for which `home` has no room.
-    pub(super) fn overflow(
-        &self,
-        home: &Shard<T, M>,
-        mut entry: M::Entry,
-    ) -> Result<(), Refused<M::Entry>> {
-        for shard in self.overflow_to(home) {
-            match shard.push(entry) {
-                Ok(()) => {
-                    self.shared.ledger.overflowed.count();
-                    return Ok(());
-                }
-                Err(Refused::Full(back) | Refused::Busy(back)) => entry = back,
-                Err(refused) => return Err(refused),
-            }
-        }
-        Err(Refused::Full(entry))
-    }
-
-    /// As [`overflow`](Self::overflow), for a run.
-    pub(super) fn overflow_run(
-        &self,
-        home: &Shard<T, M>,
-        front: &mut Front<'_, T>,
-    ) -> Result<(), RunRefused> {
-        for shard in self.overflow_to(home) {
-            let before = front.len();
-            match shard.push_run(front, usize::MAX) {
-                Ok(()) => {
-                    self.shared.ledger.overflowed.add((before - front.len()) as u64);
-                    return Ok(());
-                }
-                Err(RunRefused::Full | RunRefused::Busy) => {}
-                Err(refused) => return Err(refused),
-            }
-        }
-        Err(RunRefused::Full)
-    }
-
-    fn overflow_to<'a>(&'a self, home: &Shard<T, M>) -> impl Iterator<Item = &'a Shard<T, M>> {
-        let shared = &self.shared;
-        let near = if shared.overflows { shared.placed.near(home.index) } else { &[] };
-        near.iter().map(|&shard| &*shared.shards[shard])
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::threads::Start;
-use super::{Batcher, Builder, Pump};
+use super::{Batcher, Builder, Pump, owned};
 use crate::clock::{Clock, TestClock};
 use crate::collect::{Former, Triggers};
 use crate::config::{Config, ConfigError, Home, Overflow};
@@ -258,7 +258,9 @@ impl<T: Send + 'static, M: Mode<T>> Builder<T, M> {
             };
             let ring = ring(&config, &placed, index)
                 .map_err(|_| ConfigError::QueueDepth { got: config.queue_depth })?;
-            Ok(Arc::new(Shard::new(index, &common, ring, former.of_shard(index, shards))))
+            let owned = owned::rings(config.owned_depth, config.queue_depth, clock.clone());
+            let shard = Shard::new(index, &common, ring, former.of_shard(index, shards));
+            Ok(Arc::new(shard.with_owned(owned)))
         };
         let shards = (0..shards).map(|index| near_memory(&placed, index, &|| make(index)));
         Ok(Shared {

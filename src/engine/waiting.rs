@@ -5,7 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::producer::{Offer, Producer};
+use super::adding::{Offer, Way, item_back};
+use super::producer::Producer;
 use crate::ack::Ack;
 use crate::config::WhenFull;
 use crate::error::{AddError, AddReason};
@@ -49,7 +50,7 @@ impl<T: Send + 'static, M: Mode<T>> Adding<T, M> {
     ) -> Poll<Result<(), AddError<T>>> {
         self.poll_entry(producer, cx).map(|done| {
             self.cancel(producer); // it has left the line already
-            done.map_err(Producer::<T, M>::item_back)
+            done.map_err(item_back::<T, M>)
                 .inspect_err(|error| producer.count_rejected(error.reason()))
         })
     }

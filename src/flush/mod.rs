@@ -17,6 +17,7 @@ mod flusher;
 mod gate;
 mod ledger;
 mod next;
+mod owned;
 mod permit;
 mod policy;
 mod report;
@@ -45,6 +46,7 @@ pub use gate::Permit;
 pub use gate::{Gate, Permits};
 pub use ledger::{Activity, Ledger, Left, Resolution, Seat, Writing};
 pub use next::Look;
+pub use owned::{Own, OwnedRings};
 pub use permit::{Adaptive, Breaker, BreakerState, Retry, Throttle, WhileOpen};
 pub use policy::{Key, Policy};
 pub use retries::{Bounds, Retries};
@@ -142,9 +144,7 @@ pub struct Shared<T, M: Mode<T> = Plain> {
 
 impl<T: Send, M: Mode<T>> CloseInChild for Shared<T, M> {
     fn close_in_child(&self) {
-        self.shards.iter().for_each(|shard| {
-            shard.ring.close();
-        });
+        self.shards.iter().for_each(|shard| shard.close_in_child());
     }
 }
 

@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use super::gate::{Held, Load, Permit};
+use super::owned::{Own, OwnedRings, Seen};
 use crate::ack::{AckError, AckReason};
 use crate::clock::Clock;
 use crate::collect::{Buffer, Formed, Former, Step, View, Weight};
 use crate::config::WhenFull;
 use crate::error::Refused;
 use crate::mode::{Mode, Plain, RunRefused, Tag};
-use crate::ring::{Front, PopError, Ring, RunError, generation, in_child};
+use crate::ring::{Front, PopError, Push, Ring, Run, RunError, generation, in_child};
 use crate::sync::{FLUSHER_LOOKS, FLUSHER_PAUSES, Mutex, mutated, pause};
 use crate::telemetry::{ClosingCounter, Counter, nanos};
 #[cfg(any(feature = "tokio", loom, shuttle))]
 use crate::wait::Bell;
-use crate::wait::{Budget, Charge, WaitList, Wake, Want};
+use crate::wait::{Beside, Budget, Charge, WaitList, Wake, Want};
 
 /// A wait this short would have been worth spinning for; see `docs/decisions/0007-spin-budgets.md`.
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
@@ -94,7 +95,10 @@ pub struct Shard<T, M: Mode<T> = Plain> {
     pub engine: u64,
     /// Which process it was made in.
     pub generation: u64,
+    /// The one that its producers share.
     pub ring: Ring<M::Entry>,
+    /// Those that a producer owns each, where that was asked for.
+    pub owned: Option<OwnedRings<M::Entry>>,
     /// Items of a full batch, as far as the builder knew.
     batch_size: usize,
     pub wake: Wake,
@@ -138,6 +142,16 @@ pub struct Lease<T, M: Mode<T> = Plain> {
     looks: u32,
 }
 
+/// What a look has seen besides the tail.
+enum More {
+    /// Nothing.
+    Later,
+    /// A ring is half full: its owner will wait for room before a batch is full.
+    Crowded,
+    /// Closed, but an owner is in the middle of a claim.
+    Soon,
+}
+
 /// What one turn of collecting has brought.
 #[allow(clippy::large_enum_variant)] // moved once a batch; a box would be an allocation
 pub enum Turn<T, M: Mode<T> = Plain> {
@@ -170,6 +184,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
             engine: *engine,
             generation: generation(),
             ring,
+            owned: None,
             batch_size: former.max_batch_size().try_into().unwrap_or(usize::MAX),
             wake: Wake::new(clock.clone()),
             room: Arc::clone(&rooms[index.min(rooms.len() - 1)]),
@@ -186,6 +201,49 @@ impl<T, M: Mode<T>> Shard<T, M> {
             taught_bytes: Counter::new(u64::MAX),
             newest: ClosingCounter::default(),
         }
+    }
+
+    /// The same with rings that producers own.
+    #[must_use]
+    pub fn with_owned(mut self, owned: Option<OwnedRings<M::Entry>>) -> Self {
+        self.owned = owned;
+        self
+    }
+
+    /// Items ever added.
+    pub fn pushed(&self) -> u64 {
+        match &self.owned {
+            None => self.ring.pushed(),
+            Some(owned) => owned.pushed(&self.ring, self.forked()),
+        }
+    }
+
+    /// Items ever taken out of the rings.
+    pub fn popped(&self) -> u64 {
+        self.owned.as_ref().map_or_else(|| self.ring.popped(), OwnedRings::popped)
+    }
+
+    /// Items in the rings a moment ago.
+    pub fn len(&self) -> usize {
+        self.owned.as_ref().map_or_else(|| self.ring.len(), |owned| owned.len(&self.ring))
+    }
+
+    /// Slots of the rings.
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity() + self.owned.as_ref().map_or(0, OwnedRings::slots)
+    }
+
+    /// Position after everything that was added before this call.
+    fn tail(&self) -> u64 {
+        // An add that has returned is before the tail that this reads, in the one order of
+        // read-modify-writes.
+        let tail = || self.ring.rendezvous().position;
+        self.owned.as_ref().map_or_else(tail, |owned| owned.tail(&self.ring))
+    }
+
+    /// For the flusher's sleep.
+    pub fn beside(&self) -> Option<&dyn Beside> {
+        self.owned.as_ref().map(|owned| owned as &dyn Beside)
     }
 
     /// Items of a full batch.
@@ -215,18 +273,26 @@ impl<T, M: Mode<T>> Shard<T, M> {
     }
 
     /// Takes bytes from the budget, if there is one.
-    pub fn charge(&self, bytes: u64) -> Result<Option<Charge<'_>>, RunRefused> {
-        self.charge_run(&[bytes]).map(|(_, charge)| charge)
+    pub fn charge(
+        &self,
+        ring: &impl Push<M::Entry>,
+        bytes: u64,
+    ) -> Result<Option<Charge<'_>>, RunRefused> {
+        self.charge_run(ring, &[bytes]).map(|(_, charge)| charge)
     }
 
     /// Takes bytes from the budget for as many items from the front as it has room for. Closed
     /// comes first: nobody may be left to give bytes back. A full ring comes before the bytes: they
     /// would be given back at once, which wakes a waiter, who would charge in its turn, and wake the
     /// first: for ever.
-    pub fn charge_run(&self, items: &[u64]) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
+    pub fn charge_run(
+        &self,
+        ring: &impl Push<M::Entry>,
+        items: &[u64],
+    ) -> Result<(usize, Option<Charge<'_>>), RunRefused> {
         let Some(budget) = &self.admission.budget else { return Ok((items.len(), None)) };
         let Some(&first) = items.first() else { return Ok((0, None)) };
-        let look = if mutated("charge_unseen") { Ok(()) } else { self.ring.look() };
+        let look = if mutated("charge_unseen") { Ok(()) } else { ring.look() };
         match look {
             Err(RunError::Closed) => Err(RunRefused::Closed),
             _ if first > budget.max() => Err(RunRefused::TooLarge { bytes: first }),
@@ -244,8 +310,13 @@ impl<T, M: Mode<T>> Shard<T, M> {
     pub fn pushed_charged(&self) {
         let anyone = self.admission.rooms.iter().any(|room| room.len() != 0);
         if anyone && !mutated("press_once") {
-            self.wake.press(&self.ring);
+            self.press();
         }
+    }
+
+    /// Has every item there is written, so that the bytes they hold are given back.
+    pub fn press(&self) {
+        self.wake.press(&self.ring, self.tail());
     }
 
     /// Wakes waiters beside whom there is room. Those woken before may not be running: a task that
@@ -261,14 +332,14 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// Charges and pushes an entry, and wakes who waits for it.
     #[inline(always)]
     pub fn push(&self, entry: M::Entry) -> Result<(), Refused<M::Entry>> {
-        let end = M::push(self, entry)?;
+        let end = M::push(self, &self.ring, entry)?;
         self.wake.published(end);
         Ok(())
     }
 
     /// As [`push`](Self::push), for as many items as go in with one claim, `max` at most.
     pub fn push_run(&self, front: &mut Front<'_, T>, max: usize) -> Result<(), RunRefused> {
-        let end = M::push_run(self, front, max)?;
+        let end = M::push_run(self, &self.ring, front, max)?;
         self.wake.published(end);
         Ok(())
     }
@@ -322,7 +393,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// No add of an item that is in no batch yet had returned before this moment; `None` if there
     /// is no such item.
     pub fn oldest(&self) -> Option<Instant> {
-        let pending = self.ring.pushed() > self.oldest.position.get();
+        let pending = self.pushed() > self.oldest.position.get();
         pending.then(|| self.looked_at())
     }
 
@@ -341,24 +412,32 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items
     /// ever added.
     pub fn close(&self) -> u64 {
+        if let Some(owned) = &self.owned {
+            owned.close(); // first: see `OwnedRings::look`
+        }
         let pushed = self.ring.close();
         self.newest.close();
         if !mutated("close_no_wake") {
             self.wake.demand(&self.ring, u64::MAX);
         }
         self.room.closed();
+        if let Some(owned) = &self.owned {
+            owned.closed();
+        }
         pushed
+    }
+
+    /// In a forked child: refuses every add.
+    pub fn close_in_child(&self) {
+        if let Some(owned) = &self.owned {
+            owned.close_in_child();
+        }
+        self.ring.close();
     }
 
     /// Asks for everything that was added before this call, and says up to which position that is.
     pub fn demand_all(&self) -> u64 {
-        // An add that has returned is before the tail that this reads, in the one order of
-        // read-modify-writes.
-        let position = if mutated("flush_to_head") {
-            self.ring.popped()
-        } else {
-            self.ring.rendezvous().position
-        };
+        let position = if mutated("flush_to_head") { self.ring.popped() } else { self.tail() };
         if !mutated("flush_no_demand") {
             self.wake.demand(&self.ring, position);
         }
@@ -395,8 +474,13 @@ impl<T, M: Mode<T>> Shard<T, M> {
             return Turn::Done;
         }
         let former = &mut lease.former;
-        let view = self.view(former);
-        let reason = match former.step(&view) {
+        let (view, more) = self.view(former);
+        let step = match (former.step(&view), more) {
+            (Step::Wait { .. }, More::Soon) => return Turn::Stalled,
+            (Step::Wait { .. }, More::Crowded) => Step::Drain { up_to: view.tail },
+            (step, _) => step,
+        };
+        let reason = match step {
             Step::Wait { position, until } => return Turn::Wait { position, until },
             Step::Done => return Turn::Done,
             Step::Close(reason) => reason,
@@ -432,39 +516,96 @@ impl<T, M: Mode<T>> Shard<T, M> {
         }
     }
 
-    fn view(&self, former: &mut Former<T, M>) -> View {
+    fn view(&self, former: &mut Former<T, M>) -> (View, More) {
         let flush_to = self.wake.flush_to(); // before the tail: closing sets this last
         let press_to = self.wake.press_to();
-        former.skip_to(self.ring.popped()); // before the tail, which it never passes
         former.teach(self.taught_items.get(), self.taught_bytes.get());
-        let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
-        let tail = self.ring.tail();
-        former.mark(tail.position, now);
+        let (now, tail, closed, more) = match &self.owned {
+            None => self.see_ring(former),
+            Some(owned) => self.see_rings(former, owned),
+        };
         let oldest = former.oldest().saturating_duration_since(self.start);
         self.oldest.since.set(nanos(oldest));
         self.oldest.position.set(former.first());
-        View { now, tail: tail.position, closed: tail.closed, flush_to, press_to }
+        (View { now, tail, closed, flush_to, press_to }, more)
+    }
+
+    fn see_ring(&self, former: &mut Former<T, M>) -> (Instant, u64, bool, More) {
+        former.skip_to(self.ring.popped()); // before the tail, which it never passes
+        let now = self.clock.now(); // before the tail: no add behind that tail had returned by now
+        let tail = self.ring.tail();
+        former.mark(tail.position, now);
+        (now, tail.position, tail.closed, More::Later)
+    }
+
+    fn see_rings(
+        &self,
+        former: &mut Former<T, M>,
+        owned: &OwnedRings<M::Entry>,
+    ) -> (Instant, u64, bool, More) {
+        let now = self.clock.now(); // before the tails, as above
+        let enough = former.max_batch_size().saturating_sub(former.have());
+        let seen = owned.look(&self.ring, former.drained(), enough);
+        former.skip_to(seen.head);
+        if seen.all {
+            former.mark(seen.tail, now);
+        }
+        let more = match seen {
+            Seen { closing: true, .. } => More::Soon,
+            Seen { crowded: true, .. } if former.drained() < seen.tail => More::Crowded,
+            _ => More::Later,
+        };
+        (now, seen.tail, seen.closed, more)
     }
 
     /// Moves published items up to a position out of the ring; an error if there is none.
     fn drain(&self, former: &mut Former<T, M>, up_to: u64) -> Result<(), PopError> {
         let max = usize::try_from(up_to.saturating_sub(former.drained())).unwrap_or(usize::MAX);
+        let drained = match &self.owned {
+            None => former.fill(|entries| self.pop_run(entries, max)),
+            Some(owned) => {
+                let pop = |former: &mut Former<T, M>, max| {
+                    former.fill(|entries| owned.pop_run(&self.ring, &self.room, entries, max))
+                };
+                pop(former, max).map(|mut count| {
+                    // What follows may be of another ring.
+                    while count < max
+                        && let Ok(more) = pop(former, max - count)
+                    {
+                        count += more;
+                    }
+                    count
+                })
+            }
+        };
+        if drained == Err(PopError::Busy) {
+            self.stalls.count();
+        }
+        drained.map(drop)
+    }
+
+    /// Takes items out of the shared ring, where there is none beside it.
+    fn pop_run(&self, entries: &mut Vec<M::Entry>, max: usize) -> Result<Run, PopError> {
         if mutated("notify_before_free") {
             self.room.freed(max);
         }
-        match former.fill(|entries| self.ring.pop_run(entries, max)) {
-            Ok(count) => {
-                if !mutated("notify_before_free") {
-                    self.room.freed(count);
-                }
-                Ok(())
-            }
-            Err(why) => {
-                if why == PopError::Busy {
-                    self.stalls.count();
-                }
-                Err(why)
-            }
+        let run = self.ring.pop_run(entries, max)?;
+        if !mutated("notify_before_free") {
+            self.room.freed(run.count);
+        }
+        Ok(run)
+    }
+
+    /// Takes the oldest item of a ring out, the shared one if it is not said which; with several
+    /// rings, and nothing in that one, the oldest of all.
+    pub fn evict(
+        &self,
+        from: Option<&Own<M::Entry>>,
+        entries: &mut Vec<M::Entry>,
+    ) -> Result<Run, PopError> {
+        match &self.owned {
+            None => self.ring.pop_run(entries, 1),
+            Some(owned) => owned.evict(&self.ring, &self.room, from, entries),
         }
     }
 
@@ -498,19 +639,22 @@ impl<T, M: Mode<T>> Shard<T, M> {
             lease.former.take_rest(&mut take);
         }
         let mut entries = Vec::new();
-        let why = loop {
-            if let Err(why) = self.ring.pop_run(&mut entries, self.ring.capacity()) {
-                break why;
-            }
+        let all = match &self.owned {
+            None => loop {
+                if let Err(why) = self.ring.pop_run(&mut entries, self.ring.capacity()) {
+                    break why != PopError::Busy;
+                }
+            },
+            Some(owned) => owned.take_all(&self.ring, &mut entries),
         };
         for entry in entries {
             let (item, tag) = M::split(entry);
             take(item, tag);
         }
         if let Some(lease) = lease {
-            lease.former.skip_to(self.ring.popped());
+            lease.former.skip_to(self.popped());
         }
-        why != PopError::Busy
+        all
     }
 
     /// Keeps away from the producers' cache lines until the batch that ends at `position` is there,
@@ -529,9 +673,12 @@ impl<T, M: Mode<T>> Shard<T, M> {
         let want = Want::Items { first, position };
         // The first item may come any moment from the last look at the ring on.
         let cut = earlier(until.or_else(|| former.due()), alarm);
+        if let Some(owned) = &self.owned {
+            owned.aim(position);
+        }
         for _ in 0..*looks {
             pause(FLUSHER_PAUSES);
-            if self.ring.published_before(position) || self.wake.has_news(want, alarms) {
+            if self.is_published(position) || self.wake.has_news(want, alarms) {
                 *looks = FLUSHER_LOOKS;
                 return;
             }
@@ -545,13 +692,21 @@ impl<T, M: Mode<T>> Shard<T, M> {
         let parked = self.clock.now();
         let (position, until) = self.doze(former, position, alarm, parked);
         let want = Want::Items { first, position };
-        if let Some(stamp) = self.wake.park(&self.ring, want, alarms, until) {
+        if let Some(stamp) = self.wake.park(&self.ring, self.beside(), want, alarms, until) {
             self.woken(former, position, stamp);
             *looks = if stamp.saturating_duration_since(parked) < WORTH_SPINNING {
                 (*looks * 2).clamp(LOOKS_MIN, FLUSHER_LOOKS)
             } else {
                 (*looks / 2).max(LOOKS_MIN)
             };
+        }
+    }
+
+    /// Whether what the flusher has aimed at is published. Only a hint for when to look again.
+    fn is_published(&self, position: u64) -> bool {
+        match &self.owned {
+            None => self.ring.published_before(position),
+            Some(owned) => owned.is_hit(&self.ring),
         }
     }
 
@@ -565,7 +720,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
         now: Instant,
     ) -> (u64, Option<Instant>) {
         let first = former.first();
-        let empty = self.ring.tail().position <= first;
+        let empty = self.pushed() <= first;
         let (position, until) = if empty { (first + 1, None) } else { (position, former.due()) };
         (position, earlier(until, self.doze_held(alarm, now)))
     }
@@ -577,7 +732,10 @@ impl<T, M: Mode<T>> Shard<T, M> {
 
     /// The sleep for that position has ended, with that stamp.
     pub fn woken(&self, former: &mut Former<T, M>, position: u64, stamp: Instant) {
-        former.mark(position - 1, stamp);
+        // With several rings a position below it may be given to a later item, but for the first.
+        if self.owned.is_none() || position - 1 == former.first() {
+            former.mark(position - 1, stamp);
+        }
         self.parks.count();
     }
 
@@ -585,7 +743,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// that there were.
     pub fn wait_held(&self, until: Option<Instant>, alarms: u64) {
         let until = self.doze_held(until, self.clock.now());
-        if self.wake.park(&self.ring, Want::Alarm, alarms, until).is_some() {
+        if self.wake.park(&self.ring, self.beside(), Want::Alarm, alarms, until).is_some() {
             self.parks.count();
         }
     }

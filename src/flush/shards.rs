@@ -81,7 +81,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// Items ever added to the rings.
     pub fn pushed(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.ring.pushed()).sum()
+        self.shards.iter().map(|shard| shard.pushed()).sum()
     }
 
     /// Asks the flushers to collect nothing more, whatever is left.
@@ -103,7 +103,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
     /// Bytes are short: has the items that hold them written.
     pub fn press(&self) {
         let pressed = if mutated("press_one_shard") { &self.shards[1..] } else { &self.shards };
-        pressed.iter().for_each(|shard| shard.wake.press(&shard.ring));
+        pressed.iter().for_each(|shard| shard.press());
     }
 
     /// Asks for everything that was added before this call, and says up to which position of each

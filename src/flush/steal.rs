@@ -45,7 +45,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
         lease: &Lease<T, M>,
         buffer: &mut Buffer<T, M>,
     ) -> Stolen<T, M> {
-        let idle = || shard.ring.pushed() <= lease.former.first();
+        let idle = || shard.pushed() <= lease.former.first();
         let mut again = None;
         if !self.steals || !idle() {
             return Stolen::Nothing { again };
@@ -63,7 +63,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
                 }
                 continue;
             };
-            let some = other.ring.pushed() > theirs.former.first();
+            let some = other.pushed() > theirs.former.first();
             let closed = theirs.former.closed();
             let mut found = if some { self.collect(other, &mut theirs, buffer) } else { None };
             if let Some((work, _)) = &mut found
@@ -110,7 +110,7 @@ impl<T, M: Mode<T>> Shared<T, M> {
 
     /// A flusher turns to its sink; who could help is called if another full batch waits already.
     pub fn leave_to_others(&self, shard: &Shard<T, M>) {
-        if self.steals && shard.ring.len() >= shard.batch_size() {
+        if self.steals && shard.len() >= shard.batch_size() {
             self.call(shard, |other| other.wake.is_waited_for());
         }
     }

@@ -6,6 +6,7 @@ use super::machine::Machine;
 use super::near::Near;
 use super::options::Options;
 use super::plan::{Plan, RingPlan, plan};
+use crate::ring::Barrier;
 use crate::sync::{Mutex, lock, planted};
 use crate::telemetry::Counter;
 
@@ -26,6 +27,9 @@ pub struct Placement {
     pub rings: Vec<RingPlacement>,
     /// The flushers, as in the plan.
     pub flushers: Vec<FlusherPlacement>,
+    /// What keeps flushers and the owners of rings in order; `None` without
+    /// [`owned_depth`](crate::Builder::owned_depth).
+    pub barrier: Option<Barrier>,
 }
 
 /// Where a ring lies.
@@ -113,7 +117,8 @@ impl Placed {
         let (rings, flushers) = (rings.collect(), flushers.collect());
         let near = (0..plan.rings().len()).map(|ring| near(&plan, ring)).collect();
         let turns = plan.nodes().iter().map(|_| Counter::new(0)).collect();
-        let report = Placement { backend, notes, plan: plan.clone(), rings, flushers };
+        let plan_is = plan.clone();
+        let report = Placement { backend, notes, plan: plan_is, rings, flushers, barrier: None };
         Self { plan, binds_memory, near, turns, report: Mutex::new(report) }
     }
 

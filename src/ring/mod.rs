@@ -45,12 +45,15 @@
 //! **Checked by** `loom-tests/tests/loom.rs`, modules `ring` and `close`, and by the mutants that
 //! they must kill.
 
+mod barrier;
 mod error;
 mod fork;
 mod front;
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 mod huge;
 mod memory;
+mod owned;
+mod push;
 mod region;
 mod slot;
 #[cfg(test)]
@@ -63,11 +66,14 @@ use std::mem;
 use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering, mutated, weaken};
+pub use barrier::Barrier;
 pub use error::{CapacityError, PopError, PushError, RunError};
 pub(crate) use fork::{CloseInChild, enlist, generation, in_child};
 pub(crate) use front::{Front, Run};
 use memory::Slots;
 pub(crate) use memory::{Got, InPages, Pages};
+pub(crate) use owned::{Closing, OwnedRing, Owner};
+pub(crate) use push::Push;
 use slot::Slot;
 
 /// What `tail` and `head` hold: twice a position, and in `tail` the close bit.
@@ -268,9 +274,19 @@ impl<T> Ring<T> {
 
     /// As [`try_pop_run`](Self::try_pop_run) with a `max` of at least 1; says where the run began.
     pub(crate) fn pop_run(&self, out: &mut Vec<T>, max: usize) -> Result<Run, PopError> {
+        self.pop_published(out, |head| self.published_run(head, max))
+    }
+
+    /// Pops as many items as `published` says there are.
+    #[inline(always)]
+    fn pop_published(
+        &self,
+        out: &mut Vec<T>,
+        published: impl Fn(Word) -> usize,
+    ) -> Result<Run, PopError> {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            let count = self.published_run(head, max);
+            let count = published(head);
             if count == 0 {
                 let now = self.head.load(Ordering::Relaxed);
                 if now == head {
@@ -289,60 +305,6 @@ impl<T> Ring<T> {
                 }
                 Err(now) => head = now,
             }
-        }
-    }
-
-    /// As [`try_push`](Self::try_push); returns the word after the item's.
-    #[inline(always)]
-    pub(crate) fn push(&self, item: T) -> Result<Word, PushError<T>> {
-        match self.claim(1) {
-            Ok(claim) => Ok(claim.publish(item)),
-            Err(Refused::Full) => Err(PushError::Full(item)),
-            Err(Refused::Busy) => Err(PushError::Busy(item)),
-            Err(Refused::Closed) => Err(PushError::Closed(item)),
-        }
-    }
-
-    /// As [`try_push_run`](Self::try_push_run), but at most `max`, each wrapped into an entry;
-    /// returns the word after the last one's. `wrap` is ours: it is called between claim and
-    /// publication.
-    #[inline(always)]
-    pub(crate) fn push_run<U>(
-        &self,
-        front: &mut Front<'_, U>,
-        max: usize,
-        wrap: impl FnMut(U) -> T,
-    ) -> Result<Word, RunError> {
-        if front.is_empty() || max == 0 {
-            return Ok(self.start); // nothing was published, so nobody is to be woken
-        }
-        match self.claim(front.len().min(max) as u64) {
-            Ok(claim) => Ok(claim.publish_run(front, wrap)),
-            Err(Refused::Full) => Err(RunError::Full),
-            Err(Refused::Busy) => Err(RunError::Busy),
-            Err(Refused::Closed) => Err(RunError::Closed),
-        }
-    }
-
-    /// Whether a push would be refused now: what [`claim`](Self::claim) would find, without
-    /// claiming anything.
-    pub(crate) fn look(&self) -> Result<(), RunError> {
-        let mut tail = self.tail.load(Ordering::Relaxed);
-        loop {
-            if tail & CLOSED != 0 {
-                return Err(RunError::Closed);
-            }
-            if self.free_run(tail, 1) != 0 {
-                return Ok(());
-            }
-            let now = self.tail.load(Ordering::Relaxed);
-            if now == tail {
-                return Err(match self.why_full(tail) {
-                    Refused::Busy => RunError::Busy,
-                    Refused::Full | Refused::Closed => RunError::Full,
-                });
-            }
-            tail = now; // the slot has gone to another producer
         }
     }
 
@@ -497,6 +459,56 @@ impl<T> Ring<T> {
             PopError::Closed
         } else {
             PopError::Empty
+        }
+    }
+}
+
+impl<T> Push<T> for Ring<T> {
+    #[inline(always)]
+    fn push(&self, item: T) -> Result<Word, PushError<T>> {
+        match self.claim(1) {
+            Ok(claim) => Ok(claim.publish(item)),
+            Err(Refused::Full) => Err(PushError::Full(item)),
+            Err(Refused::Busy) => Err(PushError::Busy(item)),
+            Err(Refused::Closed) => Err(PushError::Closed(item)),
+        }
+    }
+
+    #[inline(always)]
+    fn push_run<U>(
+        &self,
+        front: &mut Front<'_, U>,
+        max: usize,
+        wrap: impl FnMut(U) -> T,
+    ) -> Result<Word, RunError> {
+        if front.is_empty() || max == 0 {
+            return Ok(self.start); // nothing was published, so nobody is to be woken
+        }
+        match self.claim(front.len().min(max) as u64) {
+            Ok(claim) => Ok(claim.publish_run(front, wrap)),
+            Err(Refused::Full) => Err(RunError::Full),
+            Err(Refused::Busy) => Err(RunError::Busy),
+            Err(Refused::Closed) => Err(RunError::Closed),
+        }
+    }
+
+    fn look(&self) -> Result<(), RunError> {
+        let mut tail = self.tail.load(Ordering::Relaxed);
+        loop {
+            if tail & CLOSED != 0 {
+                return Err(RunError::Closed);
+            }
+            if self.free_run(tail, 1) != 0 {
+                return Ok(());
+            }
+            let now = self.tail.load(Ordering::Relaxed);
+            if now == tail {
+                return Err(match self.why_full(tail) {
+                    Refused::Busy => RunError::Busy,
+                    Refused::Full | Refused::Closed => RunError::Full,
+                });
+            }
+            tail = now; // the slot has gone to another producer
         }
     }
 }

@@ -23,4 +23,4 @@ pub use line::Waiter;
 pub use list::WaitList;
 #[cfg(any(loom, shuttle))]
 pub use wake::Parking;
-pub use wake::{Wake, Want};
+pub use wake::{Beside, Wake, Want};

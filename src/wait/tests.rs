@@ -20,7 +20,7 @@ fn no_waker_stays_of_a_task_that_has_got_up_or_was_dropped() {
     let (wake, ring) = (Wake::new(Clock::default()), Ring::<u64>::new(8).unwrap());
     let want = Want::Items { first: 0, position: 1 };
     for dropped in [false, true] {
-        let mut parking = wake.parking(&ring, want, 0);
+        let mut parking = wake.parking(&ring, None, want, 0);
         assert!(parking.poll(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(Arc::strong_count(&runtime), 3, "it sleeps");
         if dropped {
@@ -31,7 +31,7 @@ fn no_waker_stays_of_a_task_that_has_got_up_or_was_dropped() {
         assert_eq!(Arc::strong_count(&runtime), 2);
     }
     // The next one is woken as ever.
-    let mut parking = wake.parking(&ring, want, 0);
+    let mut parking = wake.parking(&ring, None, want, 0);
     assert!(parking.poll(&mut Context::from_waker(&waker)).is_pending());
     wake.stop(&ring);
     let woken = parking.poll(&mut Context::from_waker(&waker));

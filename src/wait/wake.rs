@@ -82,6 +82,17 @@ pub enum Want {
     Alarm,
 }
 
+/// Rings beside the one of a shard, for which its flusher sleeps as well.
+pub trait Beside {
+    /// What F1 to F3 are for these rings: the flusher wants all of them to be claimed up to
+    /// `position` of an order of theirs. Calls `shared` for the shard's own ring, with the position
+    /// to be woken at there; it says whether the flusher must stay up. False if it must.
+    ///
+    /// Whoever publishes there and finds that the flusher is to be woken calls [`Wake::wake`], after
+    /// this has returned.
+    fn lie_down(&self, position: u64, shared: &mut dyn FnMut(u64) -> bool) -> bool;
+}
+
 impl Wake {
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -107,8 +118,9 @@ impl Wake {
         }
     }
 
+    /// P4, also for who has published elsewhere: see [`Beside`].
     #[cold]
-    fn wake(&self) {
+    pub fn wake(&self) {
         let stamp = self.clock.now(); // before the swap: see the module documentation
         if self.at.swap(NOBODY, Ordering::AcqRel) != NOBODY {
             self.parker.unpark(stamp); // P4
@@ -126,9 +138,9 @@ impl Wake {
         }
     }
 
-    /// Asks for every item there is to be written, so that the bytes they hold are given back.
-    pub fn press<T>(&self, ring: &Ring<T>) {
-        let position = ring.rendezvous().position;
+    /// Asks for every item before `position` to be written, so that the bytes they hold are given
+    /// back.
+    pub fn press<T>(&self, ring: &Ring<T>, position: u64) {
         if self.news.press_to.fetch_max(position, Ordering::Relaxed) < position {
             self.announce(ring);
         }
@@ -200,11 +212,12 @@ impl Wake {
     pub fn park<T>(
         &self,
         ring: &Ring<T>,
+        beside: Option<&dyn Beside>,
         want: Want,
         alarms: u64,
         until: Option<Instant>,
     ) -> Option<Instant> {
-        if !self.lie_down(ring, want, alarms) {
+        if !self.lie_down(ring, beside, want, alarms) {
             return None;
         }
         let stamp = self.parker.park(until, &self.clock); // F4
@@ -213,17 +226,43 @@ impl Wake {
 
     /// As [`park`](Self::park), for a task. The time is the caller's to watch.
     #[cfg(any(feature = "tokio", loom, shuttle))]
-    pub fn parking<'a, T>(&'a self, ring: &'a Ring<T>, want: Want, alarms: u64) -> Parking<'a, T> {
-        Parking { wake: self, ring, want, alarms, lies: false }
+    pub fn parking<'a, T>(
+        &'a self,
+        ring: &'a Ring<T>,
+        beside: Option<&'a dyn Beside>,
+        want: Want,
+        alarms: u64,
+    ) -> Parking<'a, T> {
+        Parking { wake: self, ring, beside, want, alarms, lies: false }
     }
 
     /// F1 to F3: false if there is no need to sleep.
-    fn lie_down<T>(&self, ring: &Ring<T>, want: Want, alarms: u64) -> bool {
-        let position = match want {
-            Want::Items { position, .. } => position,
+    fn lie_down<T>(
+        &self,
+        ring: &Ring<T>,
+        beside: Option<&dyn Beside>,
+        want: Want,
+        alarms: u64,
+    ) -> bool {
+        match (want, beside) {
+            (Want::Items { position, .. }, None) => self.lie_down_at(ring, position, want, alarms),
+            (Want::Items { position, .. }, Some(beside)) => {
+                let up = |position| !self.lie_down_at(ring, position, want, alarms);
+                let down = beside.lie_down(position, &mut { up });
+                if !down {
+                    self.at.swap(NOBODY, Ordering::AcqRel);
+                }
+                down
+            }
             // Out of reach while nothing is taken out; should it be reached, it wakes in vain.
-            Want::Alarm => ring.tail().position + 2 * ring.capacity() as u64,
-        };
+            (Want::Alarm, _) => {
+                let far = ring.tail().position + 2 * ring.capacity() as u64;
+                self.lie_down_at(ring, far, want, alarms)
+            }
+        }
+    }
+
+    fn lie_down_at<T>(&self, ring: &Ring<T>, position: u64, want: Want, alarms: u64) -> bool {
         self.at.swap(ring.word(position), Ordering::AcqRel); // F1
         let tail = ring.rendezvous(); // F2
         let news = self.has_news(want, alarms) && !mutated("no_news_look");
@@ -253,6 +292,7 @@ impl Wake {
 pub struct Parking<'a, T> {
     wake: &'a Wake,
     ring: &'a Ring<T>,
+    beside: Option<&'a dyn Beside>,
     want: Want,
     alarms: u64,
     /// It is past F3 and has not got up.
@@ -263,7 +303,8 @@ pub struct Parking<'a, T> {
 impl<T> Parking<'_, T> {
     /// Ready once there is what it wants, or news, with what [`Wake::park`] returns.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Instant>> {
-        if !self.lies && !self.wake.lie_down(self.ring, self.want, self.alarms) {
+        let lies = || self.wake.lie_down(self.ring, self.beside, self.want, self.alarms);
+        if !self.lies && !lies() {
             return Poll::Ready(None);
         }
         self.lies = true;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Ledger, State};
 use crate::flush::Positions;
+use crate::flush::owned::Own;
 use crate::flush::shard::Shard;
 use crate::guard::guarded;
 use crate::mode::{Mode, Tag};
@@ -65,15 +66,20 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         drop(waker);
     }
 
-    /// Takes the oldest item out of the ring and counts it as dropped, in one step: no flush
+    /// Takes the oldest item out of a ring (see [`Shard::evict`]) and counts it as dropped, in one step: no flush
     /// barrier is passed by an item that is between the two.
     ///
     /// With somebody to `tell`, barriers at positions after the one returned go on waiting until
     /// [`told`](Self::told).
-    pub fn evict(&self, shard: &Shard<T, M>, tell: bool) -> Result<(u64, T, Tag<T>), PopError> {
+    pub fn evict(
+        &self,
+        shard: &Shard<T, M>,
+        from: Option<&Own<M::Entry>>,
+        tell: bool,
+    ) -> Result<(u64, T, Tag<T>), PopError> {
         if mutated("evict_outside_the_lock") {
             let mut out = Vec::with_capacity(1);
-            let run = shard.ring.pop_run(&mut out, 1)?;
+            let run = shard.evict(from, &mut out)?;
             let entry = out.pop().ok_or(PopError::Empty)?;
             let mut state = lock(&self.state);
             state.evicted += 1;
@@ -83,7 +89,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             return Ok((run.position, item, tag));
         }
         let mut state = lock(&self.state);
-        let run = shard.ring.pop_run(&mut state.evicting, 1)?;
+        let run = shard.evict(from, &mut state.evicting)?;
         let entry = state.evicting.pop().ok_or(PopError::Empty)?;
         state.evicted += 1;
         if !mutated("evict_unresolved") {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Ledger;
+use crate::flush::owned::OwnedRings;
 use crate::flush::shard::Shard;
 use crate::mode::Mode;
 use crate::sync::{lock, mutated};
@@ -13,7 +14,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn tally(&self, shards: &[Arc<Shard<T, M>>]) -> Tally {
         let newest = newest(shards);
         if mutated("count_before_lock") {
-            let enqueued = shards.iter().map(|shard| shard.ring.pushed()).sum();
+            let enqueued = shards.iter().map(|shard| shard.pushed()).sum();
             return lock(&self.state).tally_of(enqueued, newest);
         }
         lock(&self.state).tally(shards, newest)
@@ -23,7 +24,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
     pub fn stats(&self, shards: &[Arc<Shard<T, M>>]) -> Stats {
         let sum = |of: fn(&Shard<T, M>) -> u64| shards.iter().map(|shard| of(shard)).sum::<u64>();
         let mut state = lock(&self.state);
-        let queue_depth = sum(|shard| shard.ring.len() as u64); // before the tally: what is queued is in flight
+        let queue_depth = sum(|shard| shard.len() as u64); // before the tally: what is queued is in flight
         let newest = newest(shards);
         let tally = state.tally(shards, newest);
         let drops = Drops::new(newest, state.evicted, state.expired);
@@ -34,6 +35,9 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         let (retry_batches, retry_items) = (state.retries.len() as u64, state.retries.items());
         drop(state); // quantiles take a while
         let admission = shards.first().map(|shard| &shard.admission);
+        let of_rings =
+            |shard: &Arc<Shard<T, M>>| shard.owned.as_ref().map_or(0, OwnedRings::waiting);
+        let owners: usize = shards.iter().map(of_rings).sum();
         let rooms = admission.map_or(&[][..], |door| &door.rooms);
         Stats {
             tally,
@@ -50,10 +54,10 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             dead_lettered: counts.dead_lettered,
             dead_letter_failures: counts.dead_letter_failures,
             queue_depth,
-            queue_capacity: sum(|shard| shard.ring.capacity() as u64),
+            queue_capacity: sum(|shard| shard.capacity() as u64),
             oldest_age: oldest.map(|oldest| now.saturating_duration_since(oldest)),
             queue_bytes: admission.and_then(|door| door.budget.as_ref()).map_or(0, Budget::used),
-            waiting_producers: rooms.iter().map(|room| room.len()).sum(),
+            waiting_producers: rooms.iter().map(|room| room.len()).sum::<usize>() + owners,
             drops,
             rejected: self.rejected.get(),
             stolen: self.stolen.get(),

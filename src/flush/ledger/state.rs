@@ -27,7 +27,7 @@ impl<T, M: Mode<T>> State<T, M> {
     /// Exact at this moment: fates are counted under the lock that is held, each after its item was
     /// enqueued, so the tail read now covers them all.
     pub fn tally(&self, shards: &[Arc<Shard<T, M>>], newest: u64) -> Tally {
-        self.tally_of(shards.iter().map(|shard| shard.ring.pushed()).sum(), newest)
+        self.tally_of(shards.iter().map(|shard| shard.pushed()).sum(), newest)
     }
 
     pub fn tally_of(&self, pushed: u64, newest: u64) -> Tally {

@@ -112,7 +112,7 @@ async fn park<T, M: Mode<T>>(
     alarms: u64,
     until: Option<Instant>,
 ) -> Option<Instant> {
-    let mut parking = shard.wake.parking(&shard.ring, want, alarms);
+    let mut parking = shard.wake.parking(&shard.ring, shard.beside(), want, alarms);
     let time = |until: Instant| unconstrained(tokio::time::sleep_until(until.into()));
     let mut time = pin!(until.map(time));
     poll_fn(|cx| {
