@@ -1,12 +1,12 @@
 # Each target is a thin call of a script in ci/, so that people and CI run the same thing.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check all loom shuttle numa asan bench paired compare deny docs miri plots
+.PHONY: help demo test check all loom shuttle numa asan instructions bench paired compare deny docs miri plots
 
 FILE ?=
 ARGS ?=
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: ## real items into SQLite, with a report that balances (FILE=… for your own NDJSON)
 	@ci/demo.sh $(if $(FILE),"$(FILE)")
@@ -31,6 +31,9 @@ numa: ## checks on an emulated machine with several NUMA nodes, every mutant kil
 
 asan: ## the stress test under AddressSanitizer (nightly toolchain)
 	@ci/asan.sh $(ARGS)
+
+instructions: ## instructions and cache-line writes of each item, against a baseline (ARGS="--renew"; valgrind)
+	@ci/instructions.sh $(ARGS)
 
 bench: ## measurements (ARGS=… go to cargo bench)
 	@ci/bench.sh $(ARGS)

@@ -18,6 +18,11 @@ numa_lints() {
         cargo clippy --manifest-path numa-tests/Cargo.toml --locked --all-targets -- -D warnings
 }
 compare_format() { cargo fmt --manifest-path benches/compare/Cargo.toml --check; }
+counts_format() { cargo fmt --manifest-path benches/instructions/Cargo.toml --check; }
+counts_lints() {
+    CARGO_TARGET_DIR="$TARGET/instructions" \
+        cargo clippy --manifest-path benches/instructions/Cargo.toml --locked --all-targets -- -D warnings
+}
 
 step "rooms" ci/rooms.sh
 step "format" cargo fmt --all --check
@@ -30,5 +35,7 @@ fi
 step "format of the NUMA checks" numa_format
 step "lints of the NUMA checks" numa_lints
 step "format of the comparison" compare_format
+step "format of the instruction counts" counts_format
+step "lints of the instruction counts" counts_lints
 step "documentation" documentation
 step "dependencies" ci/deny.sh

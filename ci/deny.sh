@@ -16,6 +16,7 @@ deny Cargo.toml bans licenses sources
 if [ -f loom-tests/Cargo.toml ]; then deny loom-tests/Cargo.toml licenses sources; fi
 deny numa-tests/Cargo.toml licenses sources
 deny benches/compare/Cargo.toml licenses sources
+deny benches/instructions/Cargo.toml licenses sources
 
 # deny.toml sees the workspace as a whole and leaves out what tests need; this asks for the library alone.
 tree="$(cargo tree --locked -p sluicegate -e normal --all-features --target all --prefix none --format '{p}')"
