@@ -46,8 +46,11 @@ pub(super) struct Route<T, M: Mode<T>> {
 #[derive(Clone, Copy)]
 pub(super) struct Following {
     shard: usize,
-    /// Position after the last item that it has added there.
+    /// Position in the shared ring after the last item that it has added there.
     end: u64,
+    /// Beside owned rings: a position of the shard that all its items lie before, as was seen when they
+    /// were out of the ring.
+    before: Option<u64>,
     /// Adds until it looks at its CPU.
     adds: u32,
     /// Its CPU was another node's when it looked: it moves as soon as it may.
@@ -58,7 +61,7 @@ pub(super) struct Following {
 
 impl Following {
     fn at(shard: usize) -> Self {
-        Self { shard, end: 0, adds: LOOK_EVERY, away: false, calls: 0 }
+        Self { shard, end: 0, before: None, adds: LOOK_EVERY, away: false, calls: 0 }
     }
 
     /// Moves if it is time to, and nothing is in the way.
@@ -84,9 +87,16 @@ impl Following {
 
     /// Whether everything that it has added has. Asked at each add while it is away: what is still
     /// in the ring has not, and to see that takes no lock.
-    fn all_met_their_fate<T, M: Mode<T>>(&self, shared: &Shared<T, M>) -> bool {
-        shared.shards[self.shard].ring.popped() >= self.end
-            && shared.ledger.resolved(self.shard) >= self.end
+    fn all_met_their_fate<T, M: Mode<T>>(&mut self, shared: &Shared<T, M>) -> bool {
+        let shard = &shared.shards[self.shard];
+        if shard.ring.popped() < self.end {
+            return false;
+        }
+        let end = match shard.owned {
+            None => self.end,
+            Some(_) => *self.before.get_or_insert_with(|| shard.popped()),
+        };
+        shared.ledger.resolved(self.shard) >= end
     }
 }
 
@@ -289,7 +299,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     pub(super) fn go(&self, end: u64) {
         if let Some(mut state) = self.state() {
             state.calls -= 1;
-            state.end = state.end.max(end);
+            if end > state.end {
+                (state.end, state.before) = (end, None);
+            }
         }
     }
 }
