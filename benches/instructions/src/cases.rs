@@ -6,7 +6,7 @@ use std::time::Duration;
 use counting::measured::measured;
 use sluicegate::ring::Ring;
 use sluicegate::sink::NullSink;
-use sluicegate::{Batcher, Pump, PumpStep, TestClock};
+use sluicegate::{AddManyError, Batcher, Builder, OwnedProducer, Pump, PumpStep, TestClock};
 
 type Engine<T> = Pump<T, NullSink>;
 /// An item as long as a cache line.
@@ -17,15 +17,19 @@ type Case = (&'static str, fn(usize));
 
 /// One line adds a case; then the baseline is to be renewed. Nothing else calls `add` or `try_add`,
 /// so that the compiler may do with them what it does in a program with one such place.
-pub const CASES: [Case; 9] = [
-    ("add", |n| singly(n, Engine::producer, |to, item: u64| to.add(item).is_ok())),
-    ("add_wide", |n| singly(n, Engine::producer, |to, item: Wide| to.add(item).is_ok())),
-    ("try_add", |n| singly(n, Engine::producer, |to, item: u64| to.try_add(item).is_ok())),
+pub const CASES: [Case; 11] = [
+    ("add", |n| singly(n, engine(n), Engine::producer, |to, item: u64| to.add(item).is_ok())),
+    ("add_wide", |n| singly(n, engine(n), Engine::producer, |to, item: Wide| to.add(item).is_ok())),
+    ("owned_add", |n| singly(n, owning(n), owner, |to, item: u64| to.add(item).is_ok())),
+    ("try_add", |n| {
+        singly(n, engine(n), Engine::producer, |to, item: u64| to.try_add(item).is_ok())
+    }),
     ("add_many_64", in_runs::<u64>),
     ("add_many_64_wide", in_runs::<Wide>),
     ("drain_512", drain::<u64>),
     ("drain_512_wide", drain::<Wide>),
-    ("turn_512", turn),
+    ("turn_512", |n| turn(n, engine(n), |engine, items| engine.producer().add_many(items))),
+    ("owned_turn_512", |n| turn(n, owning(n), |engine, items| owner(engine).add_many(items))),
     ("idle_step", idle),
 ];
 
@@ -35,10 +39,10 @@ const BATCH: usize = 512;
 /// One item after the other; `producer` makes what adds.
 fn singly<T: Item, P>(
     items: usize,
+    engine: Engine<T>,
     producer: impl FnOnce(&Engine<T>) -> P,
     add: impl Fn(&mut P, T) -> bool,
 ) {
-    let engine = engine(items);
     let mut producer = producer(&engine);
     for number in 0..items {
         let item = T::of(number);
@@ -70,15 +74,22 @@ fn drain<T: Item>(items: usize) {
 }
 
 /// A batch from the ring to the sink, with all accounts.
-fn turn(items: usize) {
-    let mut engine = engine::<u64>(items);
-    let added = engine.producer().add_many(&mut (0..items).map(Item::of).collect());
-    assert_eq!(added, Ok(items));
+fn turn(
+    items: usize,
+    mut engine: Engine<u64>,
+    add: impl FnOnce(&Engine<u64>, &mut Vec<u64>) -> Result<usize, AddManyError>,
+) {
+    assert_eq!(add(&engine, &mut (0..items).map(Item::of).collect()), Ok(items));
     for _ in (0..items).step_by(BATCH) {
         let step = measured(|| engine.step());
         assert!(matches!(step, PumpStep::Wrote { items: BATCH, .. }), "{step:?}");
     }
     assert_eq!(engine.tally().flushed_ok, items as u64);
+}
+
+/// A producer with a ring of its own.
+fn owner(engine: &Engine<u64>) -> OwnedProducer<u64> {
+    engine.owned_producer().expect("there are slots for one")
 }
 
 /// A look of a flusher that finds nothing to do.
@@ -89,15 +100,27 @@ fn idle(steps: usize) {
     }
 }
 
-/// One that has room for so many. The delay is of whole seconds: the sum of other times has a carry
-/// or has none, as the time of the start will have it.
+/// One that has room for so many.
 fn engine<T: Item>(items: usize) -> Engine<T> {
+    started(builder(items))
+}
+
+/// One of which a producer may own a ring of so many slots.
+fn owning(items: usize) -> Engine<u64> {
+    started(builder(items).owned_depth(items))
+}
+
+/// The delay is of whole seconds: the sum of other times has a carry or has none, as the time of the
+/// start will have it.
+fn builder<T: Item>(items: usize) -> Builder<T> {
     Batcher::builder()
         .queue_depth(items)
         .max_batch_size(BATCH)
         .max_batch_delay(Duration::from_secs(1))
-        .pump(NullSink, TestClock::new())
-        .expect("the configuration is valid")
+}
+
+fn started<T: Item>(builder: Builder<T>) -> Engine<T> {
+    builder.pump(NullSink, TestClock::new()).expect("the configuration is valid")
 }
 
 trait Item: Send + 'static {

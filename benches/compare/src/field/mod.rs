@@ -23,7 +23,7 @@ pub mod name {
     pub const NULL: &str = "sluicegate null sink";
     /// The ring alone.
     pub const RING: &str = "sluicegate ring";
-    /// A ring for each producer. Not there yet: see `ours.rs`.
+    /// A ring for each producer.
     pub const OWNED: &str = "sluicegate owned add";
     /// How fast bytes get from one core to another.
     pub const STREAM: &str = "core-to-core stream";
@@ -32,6 +32,7 @@ pub mod name {
 /// Every contestant.
 pub static FIELD: &[&dyn Contestant] = &[
     &Of::<ours::Add>::new(),
+    &Of::<ours::Owned>::new(),
     &Of::<ours::AddMany>::new(),
     &Of::<ours::Null>::new(),
     &Of::<ours::Bare>::new(),

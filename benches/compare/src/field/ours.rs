@@ -9,7 +9,7 @@ use sluicegate::ring::{PushError, Ring};
 use sluicegate::{Batch, Batcher, Builder, Producer, WriteContext, WriteError, sink};
 
 use super::name;
-use crate::contestant::{BATCH, Item, Kind, Outcome, Peer, Work, fold};
+use crate::contestant::{BATCH, Item, Kind, Outcome, Peer, Shape, Work, fold};
 use crate::race::{insist, poll, race, singly, start};
 
 const LONG: Duration = Duration::from_secs(600);
@@ -53,8 +53,25 @@ impl Peer for AddMany {
     }
 }
 
-// The place of `Owned` (`name::OWNED`, in `FIELD`, too): `folded` with `batcher.owned_producer()`,
-// which the engine does not have yet. Its `SHARED` is false. The targets ask for it already.
+/// The engine with a ring for each producer, one item at a time. The capacity is shared out.
+pub struct Owned;
+
+impl Peer for Owned {
+    const NAME: &'static str = name::OWNED;
+    const PACKAGE: Option<&'static str> = PACKAGE;
+    const KIND: Kind = Kind::Ours;
+    const SHARED: bool = false;
+    const USAGE: &'static str = "`OwnedProducer::add`; a sink that folds";
+
+    fn run<T: Item>(work: &Work) -> Outcome {
+        let Shape { producers, depth, .. } = work.shape;
+        let builder = builder(work).owned_depth(depth / producers.next_power_of_two());
+        folded_by(work, builder, |batcher| {
+            let mut producer = batcher.owned_producer().expect("the slots are shared out");
+            singly(move |item: T| producer.add(item).expect("the engine is open"))
+        })
+    }
+}
 
 /// The engine alone: triggers, stats, and a sink that does nothing.
 pub struct Null;
@@ -69,7 +86,8 @@ impl Peer for Null {
     fn run<T: Item>(work: &Work) -> Outcome {
         let spawned = builder::<T>(work).spawn(|_| Ok::<_, WriteError>(sink::NullSink));
         let batcher = spawned.expect("the configuration is valid");
-        let (seconds, count) = through(work, batcher, |producer| {
+        let (seconds, count) = through(work, batcher, |batcher| {
+            let producer = batcher.producer();
             singly(move |item| producer.add(item).expect("the engine is open"))
         });
         Outcome { seconds, count, sum: None }
@@ -107,9 +125,20 @@ fn folded<T: Item, A>(work: &Work, adder: impl Fn(Producer<T>) -> A) -> Outcome
 where
     A: FnOnce(Range<u64>) + Send,
 {
+    folded_by(work, builder(work), |batcher| adder(batcher.producer()))
+}
+
+fn folded_by<T: Item, A>(
+    work: &Work,
+    builder: Builder<T>,
+    adder: impl Fn(&Batcher<T>) -> A,
+) -> Outcome
+where
+    A: FnOnce(Range<u64>) + Send,
+{
     let sum = Arc::new(AtomicU64::new(0));
     let total = Arc::clone(&sum);
-    let spawned = builder(work).spawn(move |_| {
+    let spawned = builder.spawn(move |_| {
         let total = Arc::clone(&total);
         let write = move |batch: &Batch<T>, _: &mut WriteContext<'_>| {
             total.fetch_add(fold(batch), Ordering::Relaxed);
@@ -126,12 +155,12 @@ where
 fn through<T: Item, A>(
     work: &Work,
     batcher: Batcher<T>,
-    adder: impl Fn(Producer<T>) -> A,
+    adder: impl Fn(&Batcher<T>) -> A,
 ) -> (f64, u64)
 where
     A: FnOnce(Range<u64>) + Send,
 {
-    let start = start(work, work.each(|_| adder(batcher.producer())), || {});
+    let start = start(work, work.each(|_| adder(&batcher)), || {});
     batcher.flush(LONG).expect("the sink takes everything");
     let seconds = start.elapsed().as_secs_f64();
     let report = batcher.shutdown(LONG);
