@@ -542,7 +542,12 @@ impl<T> Claim<'_, T> {
 
     #[inline(always)]
     fn fill(&self, word: Word, item: T) {
-        let slot = self.ring.slot(word);
+        self.fill_slot(self.ring.slot(word), word, item);
+    }
+
+    /// `slot` is that of the word.
+    #[inline(always)]
+    fn fill_slot(&self, slot: &Slot<T>, word: Word, item: T) {
         let order = weaken("relaxed_publish", Ordering::Release);
         if mutated("publish_before_write") {
             slot.seq.store(word.wrapping_add(1), order);

@@ -123,14 +123,18 @@ impl<T> Owner<T> {
     }
 
     /// Claims up to `max` positions in a row: as many as had free slots.
-    #[inline(always)]
     fn claim(&self, max: u64) -> Result<Claim<'_, T>, Refused> {
-        let OwnedRing { ring, closing, .. } = &*self.owned;
         let word = self.tail();
-        let count = ring.free_run(word, max); // A1
-        if count == 0 {
-            return Err(self.why_none(word));
+        match self.owned.ring.free_run(word, max) {
+            0 => Err(self.why_none(word)), // A1
+            count => self.claim_free(word, count),
         }
+    }
+
+    /// Claims positions of which the slots are free.
+    #[inline(always)]
+    fn claim_free(&self, word: Word, count: u64) -> Result<Claim<'_, T>, Refused> {
+        let OwnedRing { ring, closing, .. } = &*self.owned;
         let early = mutated("own_closed_before_adding") && closing.is_closed();
         ring.tail.store(word | ADDING, Ordering::Relaxed); // O1
         self.barrier.light();
@@ -154,8 +158,18 @@ impl<T> Owner<T> {
 impl<T> Push<T> for Owner<T> {
     #[inline(always)]
     fn push(&self, item: T) -> Result<Word, PushError<T>> {
-        match self.claim(1) {
-            Ok(claim) => Ok(claim.publish(item)),
+        let word = self.tail();
+        let slot = self.owned.ring.slot(word);
+        // A1
+        let claimed = match slot.seq.load(weaken("relaxed_claim_look", Ordering::Acquire)) == word {
+            true => self.claim_free(word, 1),
+            false => Err(self.why_none(word)),
+        };
+        match claimed {
+            Ok(claim) => {
+                claim.fill_slot(slot, word, item);
+                Ok(claim.end())
+            }
             Err(Refused::Full) => Err(PushError::Full(item)),
             Err(Refused::Busy) => Err(PushError::Busy(item)),
             Err(Refused::Closed) => Err(PushError::Closed(item)),
