@@ -12,7 +12,7 @@
 #[cfg(not(any(loom, shuttle)))]
 mod imp {
     pub use std::hint::spin_loop;
-    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, compiler_fence, fence};
     pub use std::sync::{Condvar, Mutex, MutexGuard};
     pub use std::thread::{sleep, yield_now};
     pub use std::thread_local;

@@ -52,7 +52,7 @@ impl Barrier {
     #[inline(always)]
     pub fn light(self) {
         match self {
-            Self::Asymmetric => imp::compiler_fence(),
+            Self::Asymmetric => imp::compiler_fence(Ordering::SeqCst),
             Self::Fences => fence(Ordering::SeqCst),
         }
     }
@@ -71,7 +71,7 @@ mod imp {
     use std::sync::OnceLock;
 
     use super::Barrier;
-    use crate::sync::Ordering;
+    pub use crate::sync::compiler_fence;
 
     /// Commands of membarrier(2), from linux/membarrier.h.
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -93,10 +93,6 @@ mod imp {
         debug_assert!(done, "membarrier was there a moment ago");
     }
 
-    pub fn compiler_fence() {
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    }
-
     fn call(command: libc::c_int) -> bool {
         // SAFETY: a system call that takes three integers, and touches no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
@@ -107,12 +103,11 @@ mod imp {
 #[cfg(not(all(target_os = "linux", not(any(loom, shuttle, miri)))))]
 mod imp {
     use super::Barrier;
+    pub use crate::sync::fence as compiler_fence; // not reached
 
     pub fn detect() -> Barrier {
         Barrier::Fences
     }
 
     pub fn membarrier() {}
-
-    pub fn compiler_fence() {}
 }
