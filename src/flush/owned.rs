@@ -449,7 +449,10 @@ impl<E> Order<E> {
             }
             moved += 1;
             match segments.back_mut() {
-                Some(last) if last.ring == ring => last.count += count,
+                // What lay between may have been evicted.
+                Some(last) if last.ring == ring && last.start + last.count == *tail => {
+                    last.count += count;
+                }
                 _ => segments.push_back(Segment { ring, at: marks.seen, start: *tail, count }),
             }
             marks.seen = pushed;
