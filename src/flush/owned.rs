@@ -182,13 +182,16 @@ impl<E> OwnedRings<E> {
 
     /// Slots of the rings there are.
     pub fn slots(&self) -> usize {
-        lock(&self.order).slots
+        let mut order = lock(&self.order);
+        order.bury_orphans(); // as in `adopt`
+        order.slots
     }
 
     /// Takes a ring in, and gives it its owner. Else says how many slots there are left.
     pub fn adopt(&self, ring: Ring<E>) -> Result<(Owner<E>, Arc<Own<E>>), usize> {
         let owner = Owner::new(ring, Arc::clone(&self.closing));
         let mut order = lock(&self.order);
+        order.bury_orphans(); // what was left in them is out, but the flusher has not looked since
         let slots = order.slots + owner.ring().capacity();
         if slots > self.slots_max {
             return Err(self.slots_max - order.slots);
