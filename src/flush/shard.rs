@@ -314,6 +314,14 @@ impl<T, M: Mode<T>> Shard<T, M> {
         }
     }
 
+    /// To be called after an owner has told of a ring that was quiet: no press has found what is in
+    /// it, nor has [`pushed_charged`](Self::pushed_charged).
+    pub fn told(&self) {
+        if self.admission.budget.is_some() {
+            self.pushed_charged();
+        }
+    }
+
     /// Has every item there is written, so that the bytes they hold are given back.
     pub fn press(&self) {
         self.wake.press(&self.ring, self.tail());
