@@ -311,27 +311,37 @@ impl<E> OwnedRings<E> {
         max: usize,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
-        let run = order.pop_run(shared, 0, out, max)?;
-        order.freed(run.0, room, run.1.count);
-        Ok(run.1)
+        let (ring, run) = order.pop_run(shared, 0, out, max)?;
+        match ring {
+            Some(number) => order.freed(number, run.count),
+            None => {
+                drop(order); // a waker is the caller's code
+                room.freed(run.count);
+            }
+        }
+        Ok(run)
     }
 
-    /// Takes the oldest item out of a ring, the shared one if it is none of these; if that is empty,
-    /// the oldest of the shard.
+    /// Takes the oldest item out of a ring, the shared one if it is none of these. If that is empty,
+    /// and `any` will do, the oldest of the shard; who waits for room in the shared ring is then the
+    /// caller's to tell.
     pub fn evict(
         &self,
         shared: &Ring<E>,
-        room: &WaitList,
         from: Option<&Own<E>>,
+        any: bool,
         out: &mut Vec<E>,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
         order.look(shared, false);
         let from = from.map(|own| own.number);
-        let at = order.segments.iter().position(|segment| segment.ring == from).unwrap_or(0);
+        let at = order.segments.iter().position(|segment| segment.ring == from);
+        let at = at.or(any.then_some(0)).ok_or(PopError::Empty)?;
         let (ring, run) = order.pop_run(shared, at, out, 1)?;
-        if ring != from {
-            order.freed(ring, room, run.count); // who evicts has the other's place itself
+        if let Some(number) = ring
+            && ring != from
+        {
+            order.freed(number, run.count); // who evicts has its own place itself
         }
         Ok(run)
     }
@@ -502,14 +512,12 @@ impl<E> Order<E> {
         Ok((ring, Run { position: start, count: run.count }))
     }
 
-    /// Tells who waits for room in that ring.
-    fn freed(&self, ring: Option<usize>, room: &WaitList, count: usize) {
-        match ring.map(|number| &self.rings[number]) {
-            None => room.freed(count),
-            // Not for each batch's worth: an owner that sleeps is to find room for a while.
-            Some(Some(place)) if place.is_half_free() => place.own.room.freed(count),
-            Some(Some(_)) => {}
-            Some(None) => {}
+    /// Tells the owner that waits for room in that ring: a thread, so that no code of the caller's
+    /// runs.
+    fn freed(&self, number: usize, count: usize) {
+        // Not for each batch's worth: an owner that sleeps is to find room for a while.
+        if let Some(place) = self.rings[number].as_ref().filter(|place| place.is_half_free()) {
+            place.own.room.freed(count);
         }
     }
 
