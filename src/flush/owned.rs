@@ -54,6 +54,11 @@ const SWEEP_EVERY: u32 = 1_024;
 /// So many active rings are never searched.
 const SWEEP_FROM: usize = 8;
 
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+#[path = "owned_tests.rs"]
+mod tests;
+
 /// What an owner and the flushers share.
 pub struct Own<E> {
     pub ring: Arc<OwnedRing<E>>,
