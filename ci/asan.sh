@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proves that the stress tests touch no memory that is not their own and leak nothing: AddressSanitizer and
-# LeakSanitizer over tests/stress.rs and tests/stress_producers.rs, optimised, with debug assertions and overflow checks.
+# LeakSanitizer over tests/stress.rs, tests/stress_producers.rs and tests/owned_stress.rs, optimised, with debug
+# assertions and overflow checks.
 #
 # Needs a nightly toolchain. Without one it says so and succeeds, so that `make test` runs on stable alone; with CI
 # set it fails, because there the proof is owed.
@@ -55,4 +56,5 @@ fi
 say "AddressSanitizer finds what was planted; leaks are looked for: $leaks"
 
 export ASAN_OPTIONS="detect_leaks=$leaks:${ASAN_OPTIONS:-}"
-cargo +nightly test --locked --release --target "$host" -p sluicegate --test stress --test stress_producers --all-features "$@"
+cargo +nightly test --locked --release --target "$host" -p sluicegate --all-features \
+    --test stress --test stress_producers --test owned_stress "$@"

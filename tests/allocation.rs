@@ -49,23 +49,44 @@ const ACKED: u64 = 64 * 100;
 /// producer that had to wait.
 const ROUNDS_MAX: u64 = 100;
 
+/// How items are added.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Add,
+    AddMany,
+    /// Through an owned ring, which is smaller than the queue, so that its owner waits now and then.
+    OwnedAdd,
+    OwnedAddMany,
+}
+
 /// Sends `ITEMS` items through, again and again until the whole process has allocated nothing
 /// meanwhile. Returns the allocations of the last round, and its batches. What is allocated per
 /// item or batch is allocated in every round.
-fn measure<M: Mode<u64>>(builder: Builder<u64, M>, runs: bool) -> (u64, u64) {
+fn measure<M: Mode<u64>>(builder: Builder<u64, M>, way: Way) -> (u64, u64) {
+    let is_owned = matches!(way, Way::OwnedAdd | Way::OwnedAddMany);
+    let builder = builder.owned_depth(is_owned.then_some(256));
     let batcher = builder.max_batch_size(128).queue_depth(1024).spawn(null_sinks()).unwrap();
     let producer = batcher.producer();
+    let mut owner = batcher.owned_producer().ok();
+    assert_eq!(owner.is_some(), is_owned);
     let mut run = Vec::with_capacity(usize::try_from(RUN).unwrap());
     let mut feed = |items: u64| {
         for item in 0..items / RUN {
-            if runs {
-                run.extend(item * RUN..(item + 1) * RUN);
-                // Under `DropOldest` it may be `Full`, while a flusher is stopped freeing slots.
-                let _ = producer.add_many(&mut run);
-                run.clear();
-            } else {
-                (0..RUN).for_each(|k| _ = producer.add(item + k));
+            let numbers = item * RUN..(item + 1) * RUN;
+            // Under `DropOldest` it may be `Full`, while a flusher is stopped freeing slots.
+            match (way, &mut owner) {
+                (Way::Add, _) => numbers.for_each(|number| _ = producer.add(number)),
+                (Way::OwnedAdd, Some(owner)) => numbers.for_each(|number| _ = owner.add(number)),
+                (Way::OwnedAddMany, Some(owner)) => {
+                    run.extend(numbers);
+                    let _ = owner.add_many(&mut run);
+                }
+                _ => {
+                    run.extend(numbers);
+                    let _ = producer.add_many(&mut run);
+                }
             }
+            run.clear();
         }
         batcher.flush(LONG).unwrap();
     };
@@ -117,17 +138,16 @@ fn nothing_is_allocated_per_item_or_batch() {
 
     let weighed = || Batcher::builder().weight(|_: &u64| 8);
     for flushers in [1, 2] {
-        for runs in [false, true] {
+        for way in [Way::Add, Way::AddMany, Way::OwnedAdd, Way::OwnedAddMany] {
             for (name, builder) in [
                 ("plain", Batcher::builder()),
                 ("weight", weighed()),
                 ("bytes", weighed().max_batch_bytes(500)),
             ] {
-                let (made, batches) = measure(builder.flushers(flushers), runs);
-                let add = if runs { "add_many" } else { "add" };
+                let (made, batches) = measure(builder.flushers(flushers), way);
                 println!(
                     "{made} allocations for {ITEMS} items in {batches} batches: \
-                     {add}, {name}, flushers {flushers}"
+                     {way:?}, {name}, flushers {flushers}"
                 );
                 assert!(batches >= ITEMS / 128);
                 assert_eq!(made, 0, "in the steady state");
@@ -138,8 +158,8 @@ fn nothing_is_allocated_per_item_or_batch() {
                 ("age", Batcher::builder().max_age(Duration::from_secs(3600))),
                 ("oldest", Batcher::builder().when_full(WhenFull::DropOldest).with_acks()),
             ] {
-                let (made, _) = measure(builder.flushers(flushers), runs);
-                println!("{made} allocations: tracked for {name}, flushers {flushers}");
+                let (made, _) = measure(builder.flushers(flushers), way);
+                println!("{made} allocations: {way:?}, tracked for {name}, flushers {flushers}");
                 assert_eq!(made, 0, "in the steady state, plain items with tags for {name}");
             }
         }

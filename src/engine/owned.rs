@@ -163,6 +163,7 @@ impl<T: Send + 'static, M: Mode<T>> OwnedProducer<T, M> {
         if let Some(rings) = &self.shard.owned {
             rings.told(&self.own);
         }
+        self.shard.told();
         if !mutated("own_told_no_wake") {
             self.shard.wake.wake();
         }

@@ -54,6 +54,11 @@ const SWEEP_EVERY: u32 = 1_024;
 /// So many active rings are never searched.
 const SWEEP_FROM: usize = 8;
 
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+#[path = "owned_tests.rs"]
+mod tests;
+
 /// What an owner and the flushers share.
 pub struct Own<E> {
     pub ring: Arc<OwnedRing<E>>,
@@ -182,13 +187,16 @@ impl<E> OwnedRings<E> {
 
     /// Slots of the rings there are.
     pub fn slots(&self) -> usize {
-        lock(&self.order).slots
+        let mut order = lock(&self.order);
+        order.bury_orphans(); // as in `adopt`
+        order.slots
     }
 
     /// Takes a ring in, and gives it its owner. Else says how many slots there are left.
     pub fn adopt(&self, ring: Ring<E>) -> Result<(Owner<E>, Arc<Own<E>>), usize> {
         let owner = Owner::new(ring, Arc::clone(&self.closing));
         let mut order = lock(&self.order);
+        order.bury_orphans(); // what was left in them is out, but the flusher has not looked since
         let slots = order.slots + owner.ring().capacity();
         if slots > self.slots_max {
             return Err(self.slots_max - order.slots);
@@ -308,27 +316,37 @@ impl<E> OwnedRings<E> {
         max: usize,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
-        let run = order.pop_run(shared, 0, out, max)?;
-        order.freed(run.0, room, run.1.count);
-        Ok(run.1)
+        let (ring, run) = order.pop_run(shared, 0, out, max)?;
+        match ring {
+            Some(number) => order.freed(number, run.count),
+            None => {
+                drop(order); // a waker is the caller's code
+                room.freed(run.count);
+            }
+        }
+        Ok(run)
     }
 
-    /// Takes the oldest item out of a ring, the shared one if it is none of these; if that is empty,
-    /// the oldest of the shard.
+    /// Takes the oldest item out of a ring, the shared one if it is none of these. If that is empty,
+    /// and `any` will do, the oldest of the shard; who waits for room in the shared ring is then the
+    /// caller's to tell.
     pub fn evict(
         &self,
         shared: &Ring<E>,
-        room: &WaitList,
         from: Option<&Own<E>>,
+        any: bool,
         out: &mut Vec<E>,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
         order.look(shared, false);
         let from = from.map(|own| own.number);
-        let at = order.segments.iter().position(|segment| segment.ring == from).unwrap_or(0);
+        let at = order.segments.iter().position(|segment| segment.ring == from);
+        let at = at.or(any.then_some(0)).ok_or(PopError::Empty)?;
         let (ring, run) = order.pop_run(shared, at, out, 1)?;
-        if ring != from {
-            order.freed(ring, room, run.count); // who evicts has the other's place itself
+        if let Some(number) = ring
+            && ring != from
+        {
+            order.freed(number, run.count); // who evicts has its own place itself
         }
         Ok(run)
     }
@@ -449,7 +467,10 @@ impl<E> Order<E> {
             }
             moved += 1;
             match segments.back_mut() {
-                Some(last) if last.ring == ring => last.count += count,
+                // What lay between may have been evicted.
+                Some(last) if last.ring == ring && last.start + last.count == *tail => {
+                    last.count += count;
+                }
                 _ => segments.push_back(Segment { ring, at: marks.seen, start: *tail, count }),
             }
             marks.seen = pushed;
@@ -496,14 +517,12 @@ impl<E> Order<E> {
         Ok((ring, Run { position: start, count: run.count }))
     }
 
-    /// Tells who waits for room in that ring.
-    fn freed(&self, ring: Option<usize>, room: &WaitList, count: usize) {
-        match ring.map(|number| &self.rings[number]) {
-            None => room.freed(count),
-            // Not for each batch's worth: an owner that sleeps is to find room for a while.
-            Some(Some(place)) if place.is_half_free() => place.own.room.freed(count),
-            Some(Some(_)) => {}
-            Some(None) => {}
+    /// Tells the owner that waits for room in that ring: a thread, so that no code of the caller's
+    /// runs.
+    fn freed(&self, number: usize, count: usize) {
+        // Not for each batch's worth: an owner that sleeps is to find room for a while.
+        if let Some(place) = self.rings[number].as_ref().filter(|place| place.is_half_free()) {
+            place.own.room.freed(count);
         }
     }
 

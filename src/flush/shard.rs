@@ -314,6 +314,14 @@ impl<T, M: Mode<T>> Shard<T, M> {
         }
     }
 
+    /// To be called after an owner has told of a ring that was quiet: no press has found what is in
+    /// it, nor has [`pushed_charged`](Self::pushed_charged).
+    pub fn told(&self) {
+        if self.admission.budget.is_some() {
+            self.pushed_charged();
+        }
+    }
+
     /// Has every item there is written, so that the bytes they hold are given back.
     pub fn press(&self) {
         self.wake.press(&self.ring, self.tail());
@@ -597,15 +605,16 @@ impl<T, M: Mode<T>> Shard<T, M> {
     }
 
     /// Takes the oldest item of a ring out, the shared one if it is not said which; with several
-    /// rings, and nothing in that one, the oldest of all.
+    /// rings, and nothing in that one, the oldest of all if `any` will do.
     pub fn evict(
         &self,
         from: Option<&Own<M::Entry>>,
+        any: bool,
         entries: &mut Vec<M::Entry>,
     ) -> Result<Run, PopError> {
         match &self.owned {
             None => self.ring.pop_run(entries, 1),
-            Some(owned) => owned.evict(&self.ring, &self.room, from, entries),
+            Some(owned) => owned.evict(&self.ring, from, any, entries),
         }
     }
 
