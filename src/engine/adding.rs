@@ -256,15 +256,19 @@ pub(super) trait Way<T: Send + 'static, M: Mode<T>>: Sized {
         let tell = M::TRACKED || on_dropped.is_some();
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
-            let shard = match self.insist(offer) {
+            let (shard, for_bytes) = match self.insist(offer) {
                 Ok(done) => return Some(done),
                 Err(Lack::Moment) => return None,
-                Err(Lack::Slot) => home,
-                Err(Lack::Bytes) => self.holder_of_bytes(home),
+                Err(Lack::Slot) => (home, false),
+                Err(Lack::Bytes) => (self.holder_of_bytes(home), true),
             };
             let from = self.own().filter(|_| shard.index == home.index);
-            match ledger.evict(shard, from, tell) {
+            // Slots of another ring are of no use.
+            match ledger.evict(shard, from, for_bytes, tell) {
                 Ok((position, item, tag)) => {
+                    if for_bytes {
+                        shard.room.freed(1); // if it was of the ring that is shared
+                    }
                     let _dropping = Serving::dropping(shard.engine);
                     let panics = self.shared().tell_dropped(item, tag, DropReason::Oldest);
                     if tell || panics > 0 {

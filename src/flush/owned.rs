@@ -226,6 +226,12 @@ impl<E> OwnedRings<E> {
         }
     }
 
+    /// A search for rings that have turned quiet, whatever there is to do.
+    #[cfg(any(loom, shuttle))]
+    pub fn sweep(&self) {
+        lock(&self.order).sweep(self.barrier());
+    }
+
     /// K1 for all of them. To be called before the shared ring is closed.
     pub fn close(&self) {
         self.closing.close();
@@ -246,7 +252,7 @@ impl<E> OwnedRings<E> {
     pub fn look(&self, shared: &Ring<E>, drained: u64, enough: u64) -> Seen {
         let order = &mut *lock(&self.order);
         let is_closed = shared.is_closed();
-        let is_final = order.is_final(is_closed); // before the tails
+        let mut is_final = order.is_final(is_closed); // before the tails
         let all = is_closed || order.tail.saturating_sub(drained) < enough;
         let mut crowded = false;
         if all {
@@ -257,16 +263,20 @@ impl<E> OwnedRings<E> {
             }
             order.bury_orphans();
         }
+        if mutated("own_final_late") {
+            is_final = order.is_final(is_closed);
+        }
         let closed = is_closed && is_final;
         let head = order.head();
         Seen { tail: order.tail, head, all, closed, closing: is_closed && !closed, crowded }
     }
 
     /// Looks, and returns the end of the order: every add that has returned lies before it.
-    pub fn tail(&self, shared: &Ring<E>) -> u64 {
+    /// `quiet_too`: and every item that its owner has pushed and is just about to tell of.
+    pub fn tail(&self, shared: &Ring<E>, quiet_too: bool) -> u64 {
         let mut order = lock(&self.order);
         if !mutated("own_flush_unseen") {
-            order.look(shared, false);
+            order.look(shared, quiet_too && !mutated("own_press_unseen"));
         }
         order.tail
     }
@@ -308,27 +318,40 @@ impl<E> OwnedRings<E> {
         max: usize,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
-        let run = order.pop_run(shared, 0, out, max)?;
-        order.freed(run.0, room, run.1.count);
-        Ok(run.1)
+        let (ring, run) = order.pop_run(shared, 0, out, max)?;
+        match ring {
+            Some(number) => order.freed(number, run.count),
+            None => {
+                drop(order); // a task's waker is the caller's code
+                room.freed(run.count);
+            }
+        }
+        Ok(run)
     }
 
-    /// Takes the oldest item out of a ring, the shared one if it is none of these; if that is empty,
-    /// the oldest of the shard.
+    /// Takes the oldest item out of a ring, the shared one if it is none of these; if that is empty
+    /// and `or_any`, the oldest of the shard. Tells who waits for room in another owned ring; for
+    /// the shared one the caller does, who may be under a lock now.
     pub fn evict(
         &self,
         shared: &Ring<E>,
-        room: &WaitList,
         from: Option<&Own<E>>,
+        or_any: bool,
         out: &mut Vec<E>,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
         order.look(shared, false);
         let from = from.map(|own| own.number);
-        let at = order.segments.iter().position(|segment| segment.ring == from).unwrap_or(0);
-        let (ring, run) = order.pop_run(shared, at, out, 1)?;
-        if ring != from {
-            order.freed(ring, room, run.count); // who evicts has the other's place itself
+        let or_any = or_any || mutated("own_evict_any");
+        let at = order.segments.iter().position(|segment| segment.ring == from);
+        let at = at.or(or_any.then_some(0)).ok_or(PopError::Empty)?;
+        let head = order.head();
+        let (ring, mut run) = order.pop_run(shared, at, out, 1)?;
+        if mutated("own_evict_is_first") {
+            run.position = head;
+        }
+        if let Some(number) = ring.filter(|_| ring != from) {
+            order.freed(number, run.count); // who evicts from its own ring takes the place itself
         }
         Ok(run)
     }
@@ -370,7 +393,7 @@ impl<E: Send> Beside for OwnedRings<E> {
         let more = position.saturating_sub(order.tail).max(1);
         let shares = order.of_active().filter(|place| !place.is_quiet()).count() as u64
             + u64::from(order.shared.moved());
-        let part = more.div_ceil(shares.max(1));
+        let part = if mutated("own_whole_share") { more } else { more.div_ceil(shares.max(1)) };
         order.want(part, |place| if place.is_quiet() { 1 } else { part });
         for place in order.of_active() {
             place.own.ring.tell_at(place.marks.wanted); // S1
@@ -396,7 +419,7 @@ impl<E> Place<E> {
 
     /// Nothing came since the flusher last slept.
     fn is_quiet(&self) -> bool {
-        !self.marks.moved() && self.is_drained()
+        !self.marks.moved() && (self.is_drained() || mutated("own_quiet_undrained"))
     }
 }
 
@@ -448,8 +471,13 @@ impl<E> Order<E> {
                 return;
             }
             moved += 1;
+            // After what is the end of the order still: what came between may have been let go.
+            let goes_on = |last: &Segment| {
+                last.ring == ring
+                    && (last.start + last.count == *tail || mutated("own_joined_over_a_gap"))
+            };
             match segments.back_mut() {
-                Some(last) if last.ring == ring => last.count += count,
+                Some(last) if goes_on(last) => last.count += count,
                 _ => segments.push_back(Segment { ring, at: marks.seen, start: *tail, count }),
             }
             marks.seen = pushed;
@@ -496,14 +524,14 @@ impl<E> Order<E> {
         Ok((ring, Run { position: start, count: run.count }))
     }
 
-    /// Tells who waits for room in that ring.
-    fn freed(&self, ring: Option<usize>, room: &WaitList, count: usize) {
-        match ring.map(|number| &self.rings[number]) {
-            None => room.freed(count),
-            // Not for each batch's worth: an owner that sleeps is to find room for a while.
-            Some(Some(place)) if place.is_half_free() => place.own.room.freed(count),
-            Some(Some(_)) => {}
-            Some(None) => {}
+    /// Tells the owner that waits for room in that ring.
+    fn freed(&self, number: usize, count: usize) {
+        // Not for each batch's worth: an owner that sleeps is to find room for a while.
+        if let Some(place) = &self.rings[number]
+            && place.is_half_free()
+            && !mutated("own_room_unfreed")
+        {
+            place.own.room.freed(count);
         }
     }
 
@@ -544,7 +572,7 @@ impl<E> Order<E> {
                 some = true;
             }
         }
-        if some {
+        if some && !mutated("own_sweep_no_barrier") {
             barrier.heavy();
         }
         self.turn_quiet();
@@ -557,7 +585,9 @@ impl<E> Order<E> {
         }
         let Self { rings, active, free, orphans, slots, .. } = self;
         active.retain(|&number| {
-            let empty = rings[number].take_if(|place| place.orphan && place.is_drained());
+            let empty = rings[number].take_if(|place| {
+                place.orphan && (place.is_drained() || mutated("own_orphan_undrained"))
+            });
             if let Some(place) = &empty {
                 *slots -= place.own.ring.capacity();
                 *orphans -= 1;

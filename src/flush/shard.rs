@@ -233,12 +233,13 @@ impl<T, M: Mode<T>> Shard<T, M> {
         self.ring.capacity() + self.owned.as_ref().map_or(0, OwnedRings::slots)
     }
 
-    /// Position after everything that was added before this call.
-    fn tail(&self) -> u64 {
+    /// Position after everything that was added before this call. `quiet_too`: also after what its
+    /// owner has yet to tell of.
+    fn tail(&self, quiet_too: bool) -> u64 {
         // An add that has returned is before the tail that this reads, in the one order of
         // read-modify-writes.
         let tail = || self.ring.rendezvous().position;
-        self.owned.as_ref().map_or_else(tail, |owned| owned.tail(&self.ring))
+        self.owned.as_ref().map_or_else(tail, |owned| owned.tail(&self.ring, quiet_too))
     }
 
     /// For the flusher's sleep.
@@ -316,7 +317,8 @@ impl<T, M: Mode<T>> Shard<T, M> {
 
     /// Has every item there is written, so that the bytes they hold are given back.
     pub fn press(&self) {
-        self.wake.press(&self.ring, self.tail());
+        // An owner has not told of its item yet when it comes here.
+        self.wake.press(&self.ring, self.tail(true));
     }
 
     /// Wakes waiters beside whom there is room. Those woken before may not be running: a task that
@@ -437,7 +439,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
 
     /// Asks for everything that was added before this call, and says up to which position that is.
     pub fn demand_all(&self) -> u64 {
-        let position = if mutated("flush_to_head") { self.ring.popped() } else { self.tail() };
+        let position = if mutated("flush_to_head") { self.ring.popped() } else { self.tail(false) };
         if !mutated("flush_no_demand") {
             self.wake.demand(&self.ring, position);
         }
@@ -596,16 +598,17 @@ impl<T, M: Mode<T>> Shard<T, M> {
         Ok(run)
     }
 
-    /// Takes the oldest item of a ring out, the shared one if it is not said which; with several
-    /// rings, and nothing in that one, the oldest of all.
+    /// Takes the oldest item of a ring out, the shared one if it is not said which. `or_any`: with
+    /// several rings, and nothing in that one, the oldest of all; see [`OwnedRings::evict`].
     pub fn evict(
         &self,
         from: Option<&Own<M::Entry>>,
+        or_any: bool,
         entries: &mut Vec<M::Entry>,
     ) -> Result<Run, PopError> {
         match &self.owned {
             None => self.ring.pop_run(entries, 1),
-            Some(owned) => owned.evict(&self.ring, &self.room, from, entries),
+            Some(owned) => owned.evict(&self.ring, from, or_any, entries),
         }
     }
 
