@@ -1,9 +1,10 @@
 //! Forbidden, of rings that a producer owns beside the one that is shared: an item lost, seen twice
 //! or out of its owner's order; an item refused and taken, or neither; whoever drains ends while an
 //! item is to come, or never; a flusher asleep over what it waits for; a flush that returns before
-//! an item added before it has met its fate, or never; an owner asleep while its ring has room, or
+//! an item added before it has met its fate, or never; an item let go for a slot of another ring;
+//! an owner asleep while its ring has room, or
 //! after closing; slots kept by a ring that has neither owner nor items. Allowed: a wake-up too
-//! many; an add close to closing is refused. Method: first a ring and its owner alone, then an
+//! many; an add close to closing is refused; an add finds nothing to let go of. Method: first a ring and its owner alone, then an
 //! engine's parts, where nothing wakes a sleeper but the protocol. Both sides of the barrier are
 //! fences. Rings of two slots are drained at each item; those of eight let the flusher sleep for a
 //! part of a batch.
@@ -19,7 +20,7 @@ use sluicegate::internals::{
 use sluicegate::ring::{Barrier, PushError, Ring};
 use sluicegate::sink::from_fn;
 use sluicegate::{
-    Batch, FlushReason, OwnedProducer, Plain, Sink, Tracked, WhenFull, WriteContext,
+    AddError, Batch, FlushReason, OwnedProducer, Plain, Sink, Tracked, WhenFull, WriteContext,
 };
 use sluicegate_loom_tests::{Failing, Item, Parts, add, collect, make, poll_once, serve};
 
@@ -36,8 +37,8 @@ const LARGE: usize = 8;
 type Written = Arc<AtomicU64>;
 
 /// An owner of two slots whose words wrap at the second item.
-fn owner() -> (Owner<Item>, Arc<Closing>) {
-    let closing = Arc::new(Closing::new(Barrier::Fences));
+fn owner(barrier: Barrier) -> (Owner<Item>, Arc<Closing>) {
+    let closing = Arc::new(Closing::new(barrier));
     let ring = Ring::starting_at(2, (1 << 63) - 1).unwrap();
     (Owner::new(ring, Arc::clone(&closing)), closing)
 }
@@ -88,11 +89,11 @@ fn writer(written: &Written) -> Writer<impl Sink<Item> + use<>> {
     Writer::new(seat(0), Some(sink))
 }
 
-/// The consumer looks at the last slot of two first.
+/// The consumer looks at the last slot of two first. Without any fence: the light side has none.
 #[test]
 fn wrap() {
     model(|| {
-        let (owner, _) = owner();
+        let (owner, _) = owner(Barrier::Asymmetric);
         let ring = Arc::clone(owner.ring());
         let adding = thread::spawn(move || {
             for number in 0..3 {
@@ -121,7 +122,7 @@ fn wrap() {
 #[test]
 fn closing() {
     model(|| {
-        let (owner, closing) = owner();
+        let (owner, closing) = owner(Barrier::Fences);
         let ring = Arc::clone(owner.ring());
         let adding = thread::spawn(move || match owner.push(Item::new(0, 0)) {
             Ok(_) => 1,
@@ -182,6 +183,23 @@ fn turning_quiet() {
         // A sleep that ends at once: at the next one nothing has come since.
         assert!(!parts.any().beside().unwrap().lie_down(2, &mut |_| true));
         let adding = adding(owner, [1]);
+        assert_eq!(numbers(&collect(&parts).unwrap()), [1]);
+        adding.join().unwrap();
+    });
+}
+
+/// The flusher finds, awake, that the ring has turned quiet, while an item comes.
+#[test]
+fn swept() {
+    model(|| {
+        let parts = parts(SMALL, 1);
+        let mut owner = owned_producer(&parts);
+        add_own(&mut owner, 0);
+        assert_eq!(collect(&parts).unwrap().len(), 1);
+        let rings = parts.any().owned.as_ref().unwrap();
+        rings.sweep(); // at the next one nothing has come since
+        let adding = adding(owner, [1]);
+        rings.sweep();
         assert_eq!(numbers(&collect(&parts).unwrap()), [1]);
         adding.join().unwrap();
     });
@@ -287,19 +305,43 @@ fn evict() {
         let evicting = thread::spawn({
             let parts = Arc::clone(&parts);
             move || {
-                add_own(&mut owner, 2);
+                let added = match owner.add(Item::new(0, 2)) {
+                    Ok(()) => 1,
+                    Err(AddError::Full(_)) => 0, // just on their way out
+                    Err(other) => panic!("{other:?}"),
+                };
                 assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
                 let tally = parts.tally();
-                assert_eq!(tally.flushed_ok + tally.dropped, 5, "flush came back too early");
+                let met = tally.flushed_ok + tally.dropped;
+                assert_eq!(met, 4 + added, "flush came back too early");
                 parts.any().close();
+                added << 2
             }
         });
         serve(&parts, &mut writer(&written));
-        evicting.join().unwrap();
+        let added = evicting.join().unwrap();
         let (tally, written) = (parts.tally(), written.load(Ordering::Relaxed));
         assert!(tally.balances() && tally.in_flight == 0, "{tally:?}");
         assert_eq!(tally.flushed_ok, u64::from(written.count_ones()), "an item with two fates");
-        assert_eq!(written & 0b1_1100, 0b1_1100, "an item of another ring, or the newest");
+        assert_eq!(written & 0b1_1100, 0b1_1000 | added, "an item of another ring, or the newest");
+    });
+}
+
+/// The last item of the order is let go. The one before is of the ring that brings the next one.
+#[test]
+fn evict_at_the_end() {
+    model(|| {
+        let (parts, written) = (parts(LARGE, 1), Written::default());
+        let mut owner = owned_producer(&parts);
+        add_own(&mut owner, 0);
+        look(&parts);
+        add(&parts, Item::new(9, 1)).unwrap();
+        drop(parts.ledger.evict(parts.any(), None, false, false).unwrap());
+        add_own(&mut owner, 2);
+        parts.any().close();
+        serve(&parts, &mut writer(&written));
+        assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
+        assert_eq!(written.load(Ordering::Relaxed), 0b101);
     });
 }
 
