@@ -79,9 +79,11 @@ pub mod internals {
     pub use crate::clock::Clock;
     pub use crate::collect::{Buffer, Formed, Former, Triggers, Weight};
     pub use crate::flush::{
-        Admission, Bounds, Common, Gate, Lease, Ledger, Permit, Permits, Policy, Resolution,
-        Retries, Seat, Shard, Shared, Work, Writer,
+        Admission, Bounds, Common, Gate, Lease, Ledger, OwnedRings, Permit, Permits, Policy,
+        Resolution, Retries, Seat, Shard, Shared, Work, Writer,
     };
+    pub use crate::ring::owned::{Closing, OwnedRing, Owner};
+    pub use crate::ring::push::Push;
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};
 
     /// A handle on parts that a model has put together.
@@ -89,6 +91,16 @@ pub mod internals {
         shared: std::sync::Arc<Shared<T, M>>,
     ) -> crate::Producer<T, M> {
         crate::Producer::new(shared)
+    }
+
+    /// A handle with a ring of its own.
+    pub fn owned_producer<T: Send + 'static, M: crate::mode::Mode<T>>(
+        shared: &std::sync::Arc<Shared<T, M>>,
+    ) -> crate::OwnedProducer<T, M> {
+        match crate::OwnedProducer::new(shared) {
+            Ok(producer) => producer,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// As many nodes as shards; each has the CPU of its number.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::internals::{
-    Admission, Bounds, Buffer, Clock, Common, Former, Gate, Ledger, Permit, Permits, Policy,
-    Retries, Shard, Shared, Triggers, Work, Writer, producer, unplaced,
+    Admission, Bounds, Buffer, Clock, Common, Former, Gate, Ledger, OwnedRings, Permit, Permits,
+    Policy, Retries, Shard, Shared, Triggers, Work, Writer, producer, unplaced,
 };
-use sluicegate::ring::Ring;
+use sluicegate::ring::{Barrier, Ring};
 use sluicegate::{AddError, Batch, BoxError, FlushWhen, Mode, OnFailure, Plain, Retry, Sink};
 
 use crate::{Item, block_on};
@@ -29,7 +29,12 @@ pub struct Failing {
     pub follows: bool,
     pub overflows: bool,
     pub steals: bool,
+    /// Slots of each ring that a producer owns, of which there may be a few; none at 0.
+    pub owned_depth: usize,
 }
+
+/// Rings that producers of a shard may own.
+const OWNED_MAX: usize = 4;
 
 /// The parts of an engine. No trigger but size, flush and closing, so nothing depends on the clock:
 /// it only stamps.
@@ -69,7 +74,7 @@ pub fn make<M: Mode<Item>>(
     failing: Failing,
 ) -> Arc<Shared<Item, M>> {
     let Failing { retry, bisect, on_failure, permits, clock, .. } = failing;
-    let Failing { more_shards, one_key, follows, overflows, steals, .. } = failing;
+    let Failing { more_shards, one_key, follows, overflows, steals, owned_depth, .. } = failing;
     let shards = 1 + more_shards;
     let now = clock.now();
     let triggers = Triggers {
@@ -82,7 +87,11 @@ pub fn make<M: Mode<Item>>(
     let shard = |index| {
         let ring = Ring::new(queue_depth).expect("a power of two");
         let former = Former::new(triggers.clone(), None, now).of_shard(index, shards);
-        Arc::new(Shard::new(index, &common, ring, former))
+        let owned = (owned_depth != 0).then(|| {
+            let slots_max = OWNED_MAX * owned_depth;
+            OwnedRings::new(owned_depth, slots_max, Barrier::Fences, clock.clone())
+        });
+        Arc::new(Shard::new(index, &common, ring, former).with_owned(owned))
     };
     let bounds = Bounds { items: queue_depth as u64, bytes: u64::MAX, batch: queue_depth as u64 };
     let retries = Retries::new(on_failure, bounds, None).together(steals);

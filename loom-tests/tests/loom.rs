@@ -27,6 +27,8 @@ mod flush;
 mod lease;
 #[path = "loom/ledger.rs"]
 mod ledger;
+#[path = "loom/owned.rs"]
+mod owned;
 #[path = "loom/ring.rs"]
 mod ring;
 #[path = "loom/room.rs"]

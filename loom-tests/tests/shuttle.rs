@@ -15,15 +15,16 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 use sluicegate::internals::{
-    Admission, Budget, Permits, Resolution, Shared, Writer, position, producer, seat,
+    Admission, Budget, Permits, Resolution, Shared, Writer, owned_producer, position, producer,
+    seat,
 };
 use sluicegate::sink::from_fn;
 use sluicegate::{
-    AckReason, Adaptive, AddError, AddReason, Batch, Breaker, FailedItem, Mode, Producer, Retry,
-    Sink, Tracked, WhenFull, WhileOpen, WriteContext, WriteError,
+    AckReason, Adaptive, AddError, AddReason, Batch, Breaker, FailedItem, Mode, Plain, Producer,
+    Retry, Sink, Tracked, WhenFull, WhileOpen, WriteContext, WriteError,
 };
 use sluicegate_loom_tests::{
-    Failing, Item, Parts, block_on, every_item_dropped_once, failing, forget_items, parts,
+    Failing, Item, Parts, block_on, every_item_dropped_once, failing, forget_items, make, parts,
     parts_with, poll_once, serve,
 };
 
@@ -215,6 +216,92 @@ fn flush_covers_what_was_added() {
         join(flushers);
         assert_eq!(numbers(&seen), [const { [0, 1] }; 3]);
     });
+}
+
+/// Three producers with rings of their own, and one without; two flushers; flushes and closing at any
+/// moment. The owners go when they are through.
+fn owners(when_full: WhenFull) {
+    const ITEMS: u32 = 5;
+    let lossless = when_full == WhenFull::Block;
+    let choice = Failing { owned_depth: 4, ..Failing::default() };
+    let admission = Admission { when_full, ..Admission::default() };
+    let (parts, seen) = (make::<Plain>(4, 3, 2, admission, choice), Seen::default());
+    let flushers: [_; 2] = flushers(&parts, &seen);
+    let owners = [1, 2, 3].map(|id| {
+        let (parts, seen) = (Arc::clone(&parts), Arc::clone(&seen));
+        let mut owner = owned_producer(&parts);
+        thread::spawn(move || {
+            add_or_lose(id, ITEMS, |item| {
+                let number = item.number();
+                owner.add(item)?;
+                if thread_rng().gen_bool(0.2) {
+                    assert_eq!(parts.flush(FOR_EVER), Resolution::Resolved);
+                    let seen = seen.lock().unwrap();
+                    let written = seen.iter().any(|&(_, by, n)| (by, n) == (id, number));
+                    assert!(written || !lossless);
+                }
+                Ok(())
+            })
+        })
+    });
+    let shared = thread::spawn({
+        let producer = producer(Arc::clone(&parts));
+        move || add_or_lose(0, ITEMS, |item| producer.add(item))
+    });
+    for _ in 0..thread_rng().gen_range(0..80) {
+        thread::yield_now();
+    }
+    let tally = parts.tally();
+    assert!(tally.balances(), "{tally:?}");
+    parts.any().close();
+    let added =
+        shared.join().unwrap() + owners.map(|owner| owner.join().unwrap()).iter().sum::<u64>();
+    join(flushers);
+    let tally = parts.tally();
+    assert_eq!(
+        (tally.enqueued, tally.flushed_ok + tally.dropped, tally.in_flight),
+        (added, added, 0)
+    );
+    assert!(tally.dropped == 0 || !lossless, "{tally:?}");
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen.sort_unstable();
+    assert_eq!(seen.len() as u64, tally.flushed_ok);
+    for id in 0..4 {
+        let mut numbers = seen.iter().filter(|seen| seen.1 == id).map(|seen| seen.2);
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{seen:?}");
+    }
+    let shard = parts.any();
+    shard.owned.as_ref().unwrap().look(&shard.ring, added, u64::MAX);
+    assert_eq!(shard.capacity(), shard.ring.capacity(), "the slots of owners that went are free");
+}
+
+/// Adds one by one until the engine is closed; returns how many it took. Under `DropOldest` there may
+/// be nothing to let go of.
+fn add_or_lose(
+    id: u32,
+    items: u32,
+    mut add: impl FnMut(Item) -> Result<(), AddError<Item>>,
+) -> u64 {
+    let mut added = 0;
+    for number in 0..items {
+        match add(Item::new(id, number)) {
+            Ok(()) => added += 1,
+            Err(AddError::Full(_)) => {}
+            Err(AddError::Closed(_)) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    added
+}
+
+#[test]
+fn owners_block() {
+    check("owners_block", || owners(WhenFull::Block));
+}
+
+#[test]
+fn owners_evict() {
+    check("owners_evict", || owners(WhenFull::DropOldest));
 }
 
 /// Shutdown gives up at any moment: what was written, what is unknown and what is handed back make

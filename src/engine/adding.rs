@@ -257,16 +257,16 @@ pub(super) trait Way<T: Send + 'static, M: Mode<T>>: Sized {
         let mut backoff = Backoff::default();
         for _ in 0..EVICTIONS_MAX {
             // For a slot nobody else's item is let go; bytes are everybody's.
-            let (shard, any) = match self.insist(offer) {
+            let (shard, for_bytes) = match self.insist(offer) {
                 Ok(done) => return Some(done),
                 Err(Lack::Moment) => return None,
                 Err(Lack::Slot) => (home, false),
                 Err(Lack::Bytes) => (self.holder_of_bytes(home), true),
             };
             let from = self.own().filter(|_| shard.index == home.index);
-            match ledger.evict(shard, from, any, tell) {
+            match ledger.evict(shard, from, for_bytes, tell) {
                 Ok((position, item, tag)) => {
-                    if any && shard.owned.is_some() {
+                    if for_bytes && shard.owned.is_some() {
                         shard.room.freed(1); // it may have been another's
                     }
                     let _dropping = Serving::dropping(shard.engine);

@@ -234,6 +234,12 @@ impl<E> OwnedRings<E> {
         }
     }
 
+    /// A search for rings that have turned quiet, whatever there is to do.
+    #[cfg(any(loom, shuttle))]
+    pub fn sweep(&self) {
+        lock(&self.order).sweep(self.barrier());
+    }
+
     /// K1 for all of them. To be called before the shared ring is closed.
     pub fn close(&self) {
         self.closing.close();
@@ -254,7 +260,7 @@ impl<E> OwnedRings<E> {
     pub fn look(&self, shared: &Ring<E>, drained: u64, enough: u64) -> Seen {
         let order = &mut *lock(&self.order);
         let is_closed = shared.is_closed();
-        let is_final = order.is_final(is_closed); // before the tails
+        let mut is_final = order.is_final(is_closed); // before the tails
         let all = is_closed || order.tail.saturating_sub(drained) < enough;
         let mut crowded = false;
         if all {
@@ -264,6 +270,9 @@ impl<E> OwnedRings<E> {
                 order.sweep(self.barrier());
             }
             order.bury_orphans();
+        }
+        if mutated("own_final_late") {
+            is_final = order.is_final(is_closed);
         }
         let closed = is_closed && is_final;
         let head = order.head();
@@ -320,33 +329,36 @@ impl<E> OwnedRings<E> {
         match ring {
             Some(number) => order.freed(number, run.count),
             None => {
-                drop(order); // a waker is the caller's code
+                drop(order); // a task's waker is the caller's code
                 room.freed(run.count);
             }
         }
         Ok(run)
     }
 
-    /// Takes the oldest item out of a ring, the shared one if it is none of these. If that is empty,
-    /// and `any` will do, the oldest of the shard; who waits for room in the shared ring is then the
-    /// caller's to tell.
+    /// Takes the oldest item out of a ring, the shared one if it is none of these; if that is empty
+    /// and `or_any`, the oldest of the shard. Tells who waits for room in another owned ring; for
+    /// the shared one the caller does, who may be under a lock now.
     pub fn evict(
         &self,
         shared: &Ring<E>,
         from: Option<&Own<E>>,
-        any: bool,
+        or_any: bool,
         out: &mut Vec<E>,
     ) -> Result<Run, PopError> {
         let mut order = lock(&self.order);
         order.look(shared, false);
         let from = from.map(|own| own.number);
+        let or_any = or_any || mutated("own_evict_any");
         let at = order.segments.iter().position(|segment| segment.ring == from);
-        let at = at.or(any.then_some(0)).ok_or(PopError::Empty)?;
-        let (ring, run) = order.pop_run(shared, at, out, 1)?;
-        if let Some(number) = ring
-            && ring != from
-        {
-            order.freed(number, run.count); // who evicts has its own place itself
+        let at = at.or(or_any.then_some(0)).ok_or(PopError::Empty)?;
+        let head = order.head();
+        let (ring, mut run) = order.pop_run(shared, at, out, 1)?;
+        if mutated("own_evict_is_first") {
+            run.position = head;
+        }
+        if let Some(number) = ring.filter(|_| ring != from) {
+            order.freed(number, run.count); // who evicts from its own ring takes the place itself
         }
         Ok(run)
     }
@@ -388,7 +400,7 @@ impl<E: Send> Beside for OwnedRings<E> {
         let more = position.saturating_sub(order.tail).max(1);
         let shares = order.of_active().filter(|place| !place.is_quiet()).count() as u64
             + u64::from(order.shared.moved());
-        let part = more.div_ceil(shares.max(1));
+        let part = if mutated("own_whole_share") { more } else { more.div_ceil(shares.max(1)) };
         order.want(part, |place| if place.is_quiet() { 1 } else { part });
         for place in order.of_active() {
             place.own.ring.tell_at(place.marks.wanted); // S1
@@ -414,7 +426,7 @@ impl<E> Place<E> {
 
     /// Nothing came since the flusher last slept.
     fn is_quiet(&self) -> bool {
-        !self.marks.moved() && self.is_drained()
+        !self.marks.moved() && (self.is_drained() || mutated("own_quiet_undrained"))
     }
 }
 
@@ -466,11 +478,13 @@ impl<E> Order<E> {
                 return;
             }
             moved += 1;
+            // After what is the end of the order still: what came between may have been let go.
+            let goes_on = |last: &Segment| {
+                last.ring == ring
+                    && (last.start + last.count == *tail || mutated("own_joined_over_a_gap"))
+            };
             match segments.back_mut() {
-                // What lay between may have been evicted.
-                Some(last) if last.ring == ring && last.start + last.count == *tail => {
-                    last.count += count;
-                }
+                Some(last) if goes_on(last) => last.count += count,
                 _ => segments.push_back(Segment { ring, at: marks.seen, start: *tail, count }),
             }
             marks.seen = pushed;
@@ -521,7 +535,10 @@ impl<E> Order<E> {
     /// runs.
     fn freed(&self, number: usize, count: usize) {
         // Not for each batch's worth: an owner that sleeps is to find room for a while.
-        if let Some(place) = self.rings[number].as_ref().filter(|place| place.is_half_free()) {
+        if let Some(place) = &self.rings[number]
+            && place.is_half_free()
+            && !mutated("own_room_unfreed")
+        {
             place.own.room.freed(count);
         }
     }
@@ -563,7 +580,7 @@ impl<E> Order<E> {
                 some = true;
             }
         }
-        if some {
+        if some && !mutated("own_sweep_no_barrier") {
             barrier.heavy();
         }
         self.turn_quiet();
@@ -576,7 +593,9 @@ impl<E> Order<E> {
         }
         let Self { rings, active, free, orphans, slots, .. } = self;
         active.retain(|&number| {
-            let empty = rings[number].take_if(|place| place.orphan && place.is_drained());
+            let empty = rings[number].take_if(|place| {
+                place.orphan && (place.is_drained() || mutated("own_orphan_undrained"))
+            });
             if let Some(place) = &empty {
                 *slots -= place.own.ring.capacity();
                 *orphans -= 1;

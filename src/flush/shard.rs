@@ -317,7 +317,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
     /// To be called after an owner has told of a ring that was quiet: no press has found what is in
     /// it, nor has [`pushed_charged`](Self::pushed_charged).
     pub fn told(&self) {
-        if self.admission.budget.is_some() {
+        if self.admission.budget.is_some() && !mutated("own_press_unseen") {
             self.pushed_charged();
         }
     }
@@ -604,17 +604,17 @@ impl<T, M: Mode<T>> Shard<T, M> {
         Ok(run)
     }
 
-    /// Takes the oldest item of a ring out, the shared one if it is not said which; with several
-    /// rings, and nothing in that one, the oldest of all if `any` will do.
+    /// Takes the oldest item of a ring out, the shared one if it is not said which. `or_any`: with
+    /// several rings, and nothing in that one, the oldest of all; see [`OwnedRings::evict`].
     pub fn evict(
         &self,
         from: Option<&Own<M::Entry>>,
-        any: bool,
+        or_any: bool,
         entries: &mut Vec<M::Entry>,
     ) -> Result<Run, PopError> {
         match &self.owned {
             None => self.ring.pop_run(entries, 1),
-            Some(owned) => owned.evict(&self.ring, from, any, entries),
+            Some(owned) => owned.evict(&self.ring, from, or_any, entries),
         }
     }
 

@@ -52,8 +52,8 @@ mod front;
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 mod huge;
 mod memory;
-mod owned;
-mod push;
+pub(crate) mod owned;
+pub(crate) mod push;
 mod region;
 mod slot;
 #[cfg(test)]

@@ -137,7 +137,9 @@ impl<T> Owner<T> {
         let OwnedRing { ring, closing, .. } = &*self.owned;
         let early = mutated("own_closed_before_adding") && closing.is_closed();
         ring.tail.store(word | ADDING, Ordering::Relaxed); // O1
-        self.barrier.light();
+        if !mutated("own_claim_unordered") {
+            self.barrier.light();
+        }
         if closing.is_closed() && !mutated("own_closed_before_adding") || early {
             ring.tail.store(word, Ordering::Relaxed); // O2
             return Err(Refused::Closed);

@@ -101,7 +101,7 @@ fn taken_back() {
     model(|| {
         let parts = parts(2, 1, 2);
         let waiter = adding(&parts, 0, 2);
-        drop(parts.any().charge(1).unwrap_or_default());
+        drop(parts.any().charge(&parts.any().ring, 1).unwrap_or_default());
         assert!(waiter.join().unwrap());
         parts.demand_all();
         assert_eq!(write(&parts), 2);

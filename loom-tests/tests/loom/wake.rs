@@ -29,7 +29,7 @@ fn full_batch() {
         let mut out = Vec::new();
         while out.len() < 2 {
             if shard.ring.try_pop_run(&mut out, 2).is_err() {
-                let slept = shard.wake.park(&shard.ring, want, 0, None).is_some();
+                let slept = shard.wake.park(&shard.ring, None, want, 0, None).is_some();
                 assert!(!slept || shard.ring.pushed() == 2, "nobody else wakes it");
                 thread::yield_now();
             }

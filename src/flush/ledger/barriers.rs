@@ -75,12 +75,12 @@ impl<T, M: Mode<T>> Ledger<T, M> {
         &self,
         shard: &Shard<T, M>,
         from: Option<&Own<M::Entry>>,
-        any: bool,
+        or_any: bool,
         tell: bool,
     ) -> Result<(u64, T, Tag<T>), PopError> {
         if mutated("evict_outside_the_lock") {
             let mut out = Vec::with_capacity(1);
-            let run = shard.evict(from, any, &mut out)?;
+            let run = shard.evict(from, or_any, &mut out)?;
             let entry = out.pop().ok_or(PopError::Empty)?;
             let mut state = lock(&self.state);
             state.evicted += 1;
@@ -90,7 +90,7 @@ impl<T, M: Mode<T>> Ledger<T, M> {
             return Ok((run.position, item, tag));
         }
         let mut state = lock(&self.state);
-        let run = shard.evict(from, any, &mut state.evicting)?;
+        let run = shard.evict(from, or_any, &mut state.evicting)?;
         let entry = state.evicting.pop().ok_or(PopError::Empty)?;
         state.evicted += 1;
         if !mutated("evict_unresolved") {
