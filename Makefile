@@ -32,7 +32,7 @@ numa: ## checks on an emulated machine with several NUMA nodes, every mutant kil
 asan: ## the stress test under AddressSanitizer (nightly toolchain)
 	@ci/asan.sh $(ARGS)
 
-bench: ## measurements (ARGS=… go to cargo bench)
+bench: ## measurements of our own (ARGS="[--quick] [BENCH…]", see ci/bench.sh)
 	@ci/bench.sh $(ARGS)
 
 paired: ## the speed of adding against an earlier commit, in pairs (ARGS="REV [ROUNDS]")
