@@ -35,7 +35,7 @@ asan: ## the stress test under AddressSanitizer (nightly toolchain)
 instructions: ## instructions and cache-line writes of each item, against a baseline (ARGS="--renew"; valgrind)
 	@ci/instructions.sh $(ARGS)
 
-bench: ## measurements (ARGS=… go to cargo bench)
+bench: ## measurements of our own (ARGS="[--quick] [BENCH…]", see ci/bench.sh)
 	@ci/bench.sh $(ARGS)
 
 paired: ## the speed of adding against an earlier commit, in pairs (ARGS="REV [ROUNDS]")

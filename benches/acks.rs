@@ -2,14 +2,10 @@
 //! allocations per item. One producer, one flusher, `u64` items, batches of 512, a null sink, a
 //! queue of 8,192. Not: the sink, more producers, a task's wake-up.
 //!
-//! The shapes take turns, round after round, so that what changes with time hits all of them;
-//! printed are the median and the quartiles over the rounds. Every run checks its count, and each
-//! ack that is waited for must say that its item is in. Allocations are counted in a run of their
-//! own, since counting costs.
-//!
-//! Usage: `acks [SHAPE]`; with the name of a shape, that one alone.
+//! Every run checks its count, and each ack that is waited for must say that its item is in.
+//! Allocations are counted in a run of their own, in the first round, since counting costs.
 
-#![allow(clippy::print_stdout, unsafe_code)]
+#![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use mimalloc::MiMalloc;
 use sluicegate::{Batcher, Builder, Mode, Producer, Tracked, WriteError, sink};
+
+mod common;
+use common::{Figure, Turn, or_quick, take_turns};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting(MiMalloc);
@@ -38,24 +37,19 @@ const SHAPES: [Shape; 4] = [
 ];
 
 fn main() {
-    let only = std::env::args().skip(1).find(|arg| arg != "--bench");
-    let chosen = |shape: &&Shape| only.as_ref().is_none_or(|only| only == shape.0);
-    let shapes: Vec<&Shape> = SHAPES.iter().filter(chosen).collect();
-    let mut rates = vec![Vec::with_capacity(ROUNDS); shapes.len()];
-    for _ in 0..ROUNDS {
-        for (shape, rates) in shapes.iter().zip(&mut rates) {
-            rates.push(ITEMS as f64 / shape.1(ITEMS).as_secs_f64() / 1e6);
-        }
-    }
-    println!("{ROUNDS} rounds of {ITEMS} items, batches of {BATCH}, windows of {WINDOW}");
-    println!("{:28} {:>9}  {:17} {:>15}", "shape", "M items/s", "quartiles", "allocs per item");
-    for (shape, rates) in shapes.iter().zip(&mut rates) {
-        rates.sort_by(f64::total_cmp);
-        let at = |quarter: usize| rates[(rates.len() - 1) * quarter / 4];
-        let quartiles = format!("{:.2} … {:.2}", at(1), at(3));
-        let each = allocations(shape.1) as f64 / ITEMS as f64;
-        println!("{:28} {:9.2}  {quartiles:17} {each:15.3}", shape.0, at(2));
-    }
+    let turn = |(name, run): Shape| {
+        Turn::new(name, move |round| {
+            let items = or_quick(ITEMS, ITEMS / 16);
+            let rate = items as f64 / run(items).as_secs_f64() / 1e6;
+            let mut figures = vec![Figure::new(name, "M items/s", rate)];
+            if round == 1 {
+                let each = allocations(run, items) as f64 / items as f64;
+                figures.push(Figure::new(name, "allocations per item", each));
+            }
+            figures
+        })
+    };
+    take_turns("acks", ROUNDS, SHAPES.map(turn).into());
 }
 
 fn builder() -> Builder<u64> {
@@ -105,10 +99,10 @@ fn wait_in_windows(producer: &Producer<u64, Tracked>, items: u64) {
 }
 
 /// Allocations, of the engine's start and end too, in one run of a shape.
-fn allocations(shape: fn(u64) -> Duration) -> u64 {
+fn allocations(shape: fn(u64) -> Duration, items: u64) -> u64 {
     COUNT.store(0, Ordering::Relaxed);
     COUNTS.store(true, Ordering::Relaxed);
-    shape(ITEMS);
+    shape(items);
     COUNTS.store(false, Ordering::Relaxed);
     COUNT.load(Ordering::Relaxed)
 }

@@ -1,19 +1,14 @@
 //! Measures what several shards, and what producers and flushers may do across them, cost and give.
-//! Two parts, in each of which the shapes take turns, round after round; printed are the median and
-//! the quartiles over the rounds, and every run checks its count.
+//! Two parts; every turn checks its count.
 //!
 //! **Adding** (M items/s, first add to the end of the last write): one producer, `u64` items,
 //! batches of 512, a null sink, a queue of 8,192. One shard; two shards and one home; a home that
 //! follows its thread; the shard of a key.
 //!
-//! **A slow sink** (K items/s): all items are added to one of two shards, with a flusher each, and a
+//! **A slow sink** (the same unit): all items are added to one of two shards, with a flusher each, and a
 //! write takes at least 200 µs, asleep. Alone; with `steal`; with `Overflow::Nearest`.
 //!
 //! Not: what memory of another node costs. That needs a machine that has one: `sluicegate bench`.
-//!
-//! Usage: `shards [SHAPE]`; with the name of a shape, that one alone.
-
-#![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +16,9 @@ use mimalloc::MiMalloc;
 use sluicegate::{
     Batch, Batcher, Builder, Home, Overflow, Shutdown, WriteContext, WriteError, sink,
 };
+
+mod common;
+use common::{Figure, Turn, or_quick, take_turns};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -46,37 +44,27 @@ const SHAPES: [Shape; 7] = [
 ];
 
 fn main() {
-    let only = std::env::args().skip(1).find(|arg| arg != "--bench");
-    let chosen = |shape: &&Shape| only.as_ref().is_none_or(|only| only == shape.0);
-    let shapes: Vec<&Shape> = SHAPES.iter().filter(chosen).collect();
-    let mut rates = vec![Vec::with_capacity(ROUNDS); shapes.len()];
-    let mut last = Vec::new();
-    for _ in 0..ROUNDS {
-        last.clear();
-        for (shape, rates) in shapes.iter().zip(&mut rates) {
-            let (rate, report) = run(shape);
-            rates.push(rate);
-            last.push(report.stats);
+    take_turns("shards", ROUNDS, SHAPES.map(turn).into());
+}
+
+fn turn(shape: Shape) -> Turn {
+    let (name, _, takes) = shape;
+    Turn::new(name, move |_| {
+        let (rate, report) = run(&shape);
+        let mut figures = vec![Figure::new(name, "M items/s", rate)];
+        if takes.is_some() {
+            figures.push(Figure::new(name, "stolen", report.stats.stolen as f64));
+            figures.push(Figure::new(name, "overflowed", report.stats.overflowed as f64));
         }
-    }
-    println!("{ROUNDS} rounds, batches of {BATCH}");
-    println!(
-        "{:24} {:>9}  {:19} {:>8} {:>11}",
-        "shape", "M items/s", "quartiles", "stolen", "overflowed"
-    );
-    for ((shape, rates), stats) in shapes.iter().zip(&mut rates).zip(&last) {
-        rates.sort_by(f64::total_cmp);
-        let at = |quarter: usize| rates[(rates.len() - 1) * quarter / 4];
-        let quartiles = format!("{:.3} … {:.3}", at(1), at(3));
-        let (stolen, overflowed) = (stats.stolen, stats.overflowed);
-        println!("{:24} {:9.3}  {quartiles:19} {stolen:8} {overflowed:11}", shape.0, at(2));
-    }
+        figures
+    })
 }
 
 /// Million items a second.
 fn run((_, set_up, takes): &Shape) -> (f64, Shutdown<u64>) {
     let takes = *takes;
     let items = if takes.is_some() { SLOW_ITEMS } else { FAST_ITEMS };
+    let items = or_quick(items, items / 8);
     let builder = Batcher::builder().max_batch_size(BATCH).queue_depth(8_192);
     let spawned = set_up(builder).spawn(move |_| {
         let write = move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
