@@ -7,6 +7,7 @@
 //! | case | how a producer adds |
 //! |---|---|
 //! | `add` | one by one |
+//! | `owned_add` | one by one, each producer into a ring of its own of 8,192 / 16 slots |
 //! | `add_many_64` | in runs of 64 |
 //! | `add_with_ack` | one by one; each ack of a window of 4,096 is waited for, then the next begins |
 
@@ -26,6 +27,7 @@ use common::{Figure, Turn, or_quick, take_turns};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 512;
+const DEPTH: usize = 8_192;
 const PRODUCERS: [u64; 5] = [1, 2, 4, 8, 16];
 const FLUSHERS: [usize; 2] = [1, 2];
 /// Acks that are collected before the first of them is waited for. Whole batches, so that none of
@@ -47,6 +49,12 @@ struct Shape<M: Mode<u64>> {
 }
 
 const ADD: Shape<Plain> = Shape { name: "add", items: 1 << 23, builder, work: add };
+const OWNED_ADD: Shape<Plain> = Shape {
+    name: "owned_add",
+    items: 1 << 23,
+    builder: || builder().owned_depth(DEPTH / 16),
+    work: owned_add,
+};
 const ADD_MANY: Shape<Plain> =
     Shape { name: "add_many_64", items: 1 << 24, builder, work: add_many_64 };
 const ADD_WITH_ACK: Shape<Tracked> = Shape {
@@ -61,6 +69,7 @@ fn main() {
     for flushers in FLUSHERS {
         for producers in PRODUCERS {
             turns.push(turn(&ADD, producers, flushers));
+            turns.push(turn(&OWNED_ADD, producers, flushers));
             turns.push(turn(&ADD_MANY, producers, flushers));
             turns.push(turn(&ADD_WITH_ACK, producers, flushers));
         }
@@ -81,7 +90,7 @@ fn turn<M: Mode<u64> + 'static>(shape: &'static Shape<M>, producers: u64, flushe
 }
 
 fn builder() -> Builder<u64> {
-    Batcher::builder().max_batch_size(BATCH).queue_depth(8_192)
+    Batcher::builder().max_batch_size(BATCH).queue_depth(DEPTH)
 }
 
 /// Runs `items` items, a share for each producer.
@@ -129,6 +138,15 @@ fn through_engine<M: Mode<u64>>(
 
 fn add(batcher: &Batcher<u64>) -> Work {
     let producer = batcher.producer();
+    Box::new(move |items| {
+        for item in items {
+            producer.add(item).expect("the engine is open");
+        }
+    })
+}
+
+fn owned_add(batcher: &Batcher<u64>) -> Work {
+    let mut producer = batcher.owned_producer().expect("there are slots for sixteen");
     Box::new(move |items| {
         for item in items {
             producer.add(item).expect("the engine is open");
