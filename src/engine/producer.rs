@@ -10,6 +10,8 @@ use super::adding::{Patience, Way, item_back};
 use super::route::Route;
 use super::waiting::{AddAsync, AddWithAckAsync};
 use crate::ack::{Ack, Promise, promise};
+#[cfg(doc)]
+use crate::config::WhenFull;
 use crate::error::{AddError, AddManyError, AddReason};
 use crate::flush::Shared;
 use crate::mode::{Mode, Plain, Tracked};
