@@ -11,6 +11,7 @@ use super::*;
 use crate::clock::TestClock;
 use crate::ring::Push;
 use crate::seeded::runner;
+use crate::wait::{Wake, Want};
 
 const DEPTH: usize = 4;
 /// Owned rings there may be at once.
@@ -366,4 +367,48 @@ fn also_while_the_flusher_never_sleeps() {
     assert_eq!(lock(&rig.rings.order).active.len(), 1);
     rig.push(5).unwrap();
     assert_eq!(lock(&rig.rings.order).active.len(), 2);
+}
+
+/// Promise: with either barrier a flusher that sleeps beside an owned ring is woken by its items.
+/// Nothing else wakes it, so a wake-up that is lost hangs here.
+#[test]
+fn a_sleeper_is_woken_with_either_barrier() {
+    for barrier in [Barrier::detect(), Barrier::Fences] {
+        let items = hand_over(barrier, 50_000);
+        assert_eq!(items, (0..50_000).collect::<Vec<_>>(), "{barrier}");
+    }
+}
+
+/// Items that a flusher has drained, in its order, asleep whenever there are none.
+fn hand_over(barrier: Barrier, count: u64) -> Vec<u64> {
+    let rings = OwnedRings::new(DEPTH, DEPTH, barrier, Clock::default());
+    let (shared, wake) = (Ring::new(DEPTH).unwrap(), Wake::new(Clock::default()));
+    let room = WaitList::new(Clock::default());
+    let (owner, own) = rings.adopt(Ring::new(DEPTH).unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        let (rings, wake) = (&rings, &wake);
+        scope.spawn(move || {
+            for item in 0..count {
+                let end = loop {
+                    match owner.push(item) {
+                        Ok(end) => break end,
+                        Err(_) => std::thread::yield_now(),
+                    }
+                };
+                if owner.is_to_tell(end) {
+                    rings.told(&own);
+                    wake.wake();
+                }
+            }
+        });
+        let mut out = Vec::new();
+        while (out.len() as u64) < count {
+            let seen = rings.look(&shared, out.len() as u64, 1);
+            if rings.pop_run(&shared, &room, &mut out, DEPTH).is_err() && seen.head == seen.tail {
+                let want = Want::Items { first: seen.tail, position: seen.tail + 1 };
+                wake.park(&shared, Some(rings), want, 0, None);
+            }
+        }
+        out
+    })
 }
