@@ -299,7 +299,7 @@ fn produce<M: Mode<Tracked>>(
             let mut items: Vec<_> = (0..want).map(|k| census.item(id * OWN + next + k)).collect();
             let result = adder.add_many(&mut items, rng.one_in(2));
             let added = want - items.len() as u64;
-            assert_eq!(result.map_or_else(|error| error.added, |count| count) as u64, added);
+            assert_eq!(result.unwrap_or_else(|error| error.added) as u64, added);
             next += added;
             assert!((next..).zip(&items).all(|(n, item)| item.number == id * OWN + n));
             result.err().map(|error| error.reason)
