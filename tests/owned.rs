@@ -534,7 +534,8 @@ fn each_policy_does_with_a_full_ring_what_it_says() {
         let _ = batcher.shutdown(LONG);
         let mut written = log.items();
         assert_in_order(&written);
-        (written.sort_unstable(), left.sort_unstable());
+        written.sort_unstable();
+        left.sort_unstable();
         assert_eq!(written, left, "{policy:?}");
         assert_eq!(*dropped.lock().unwrap(), lost, "{policy:?}");
     }
@@ -564,15 +565,13 @@ fn the_oldest_of_another_ring_is_never_let_go_for_a_slot() {
             let going = &going;
             let _stop = Going::new(going);
             let on = move || going.load(Ordering::Relaxed);
-            let (press, mut calm): (Box<dyn FnOnce() + Send>, Box<dyn FnMut()>) =
-                if shared_is_pressed {
-                    let press = move || while on() && producer.add(0).is_ok() {};
-                    (Box::new(press), Box::new(move || owner.add(1).unwrap()))
-                } else {
-                    let press = move || while on() && owner.add(0).is_ok() {};
-                    (Box::new(press), Box::new(move || producer.add(1).unwrap()))
-                };
-            scope.spawn(press);
+            let mut calm: Box<dyn FnMut()> = if shared_is_pressed {
+                scope.spawn(move || while on() && producer.add(0).is_ok() {});
+                Box::new(move || owner.add(1).unwrap())
+            } else {
+                scope.spawn(move || while on() && owner.add(0).is_ok() {});
+                Box::new(move || producer.add(1).unwrap())
+            };
             for _ in 0..ROUNDS {
                 calm();
                 batcher.flush(LONG).unwrap();
