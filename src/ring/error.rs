@@ -57,6 +57,18 @@ pub enum RunError {
     Closed,
 }
 
+impl RunError {
+    /// The same of a single item, which is given back.
+    #[inline(always)]
+    pub(super) fn with<T>(self, item: T) -> PushError<T> {
+        match self {
+            Self::Full => PushError::Full(item),
+            Self::Busy => PushError::Busy(item),
+            Self::Closed => PushError::Closed(item),
+        }
+    }
+}
+
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -152,14 +152,6 @@ struct Claim<'r, T> {
     count: u64,
 }
 
-/// Why nothing was claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
-    Full,
-    Busy,
-    Closed,
-}
-
 impl<T> Ring<T> {
     /// A ring of `capacity` slots.
     ///
@@ -352,11 +344,11 @@ impl<T> Ring<T> {
 
     /// Claims up to `max` positions in a row: as many as had free slots.
     #[inline(always)]
-    fn claim(&self, max: u64) -> Result<Claim<'_, T>, Refused> {
+    fn claim(&self, max: u64) -> Result<Claim<'_, T>, RunError> {
         let mut tail = self.tail.load(Ordering::Relaxed); // may be stale: C1 fails then
         loop {
             if tail & CLOSED != 0 {
-                return Err(Refused::Closed);
+                return Err(RunError::Closed);
             }
             let count = self.free_run(tail, max);
             if count == 0 {
@@ -442,10 +434,10 @@ impl<T> Ring<T> {
     }
 
     #[cold]
-    fn why_full(&self, tail: Word) -> Refused {
+    fn why_full(&self, tail: Word) -> RunError {
         let head = self.head.load(Ordering::Acquire);
         let used = tail.wrapping_sub(head) / STEP;
-        if used < self.slots.len() as u64 { Refused::Busy } else { Refused::Full }
+        if used < self.slots.len() as u64 { RunError::Busy } else { RunError::Full }
     }
 
     #[cold]
@@ -468,9 +460,7 @@ impl<T> Push<T> for Ring<T> {
     fn push(&self, item: T) -> Result<Word, PushError<T>> {
         match self.claim(1) {
             Ok(claim) => Ok(claim.publish(item)),
-            Err(Refused::Full) => Err(PushError::Full(item)),
-            Err(Refused::Busy) => Err(PushError::Busy(item)),
-            Err(Refused::Closed) => Err(PushError::Closed(item)),
+            Err(why) => Err(why.with(item)),
         }
     }
 
@@ -484,12 +474,8 @@ impl<T> Push<T> for Ring<T> {
         if front.is_empty() || max == 0 {
             return Ok(self.start); // nothing was published, so nobody is to be woken
         }
-        match self.claim(front.len().min(max) as u64) {
-            Ok(claim) => Ok(claim.publish_run(front, wrap)),
-            Err(Refused::Full) => Err(RunError::Full),
-            Err(Refused::Busy) => Err(RunError::Busy),
-            Err(Refused::Closed) => Err(RunError::Closed),
-        }
+        let claim = self.claim(front.len().min(max) as u64)?;
+        Ok(claim.publish_run(front, wrap))
     }
 
     fn look(&self) -> Result<(), RunError> {
@@ -503,10 +489,7 @@ impl<T> Push<T> for Ring<T> {
             }
             let now = self.tail.load(Ordering::Relaxed);
             if now == tail {
-                return Err(match self.why_full(tail) {
-                    Refused::Busy => RunError::Busy,
-                    Refused::Full | Refused::Closed => RunError::Full,
-                });
+                return Err(self.why_full(tail));
             }
             tail = now; // the slot has gone to another producer
         }

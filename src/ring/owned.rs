@@ -36,7 +36,7 @@ use crossbeam_utils::CachePadded;
 
 use super::barrier::Barrier;
 use super::{
-    Claim, Front, PopError, Push, PushError, Refused, Ring, Run, RunError, STEP, Word, at_or_after,
+    Claim, Front, PopError, Push, PushError, Ring, Run, RunError, STEP, Word, at_or_after,
 };
 use crate::sync::{AtomicBool, AtomicU64, Ordering, mutated, weaken};
 
@@ -123,7 +123,7 @@ impl<T> Owner<T> {
     }
 
     /// Claims up to `max` positions in a row: as many as had free slots.
-    fn claim(&self, max: u64) -> Result<Claim<'_, T>, Refused> {
+    fn claim(&self, max: u64) -> Result<Claim<'_, T>, RunError> {
         let word = self.tail();
         match self.owned.ring.free_run(word, max) {
             0 => Err(self.why_none(word)), // A1
@@ -133,7 +133,7 @@ impl<T> Owner<T> {
 
     /// Claims positions of which the slots are free.
     #[inline(always)]
-    fn claim_free(&self, word: Word, count: u64) -> Result<Claim<'_, T>, Refused> {
+    fn claim_free(&self, word: Word, count: u64) -> Result<Claim<'_, T>, RunError> {
         let OwnedRing { ring, closing, .. } = &*self.owned;
         let early = mutated("own_closed_before_adding") && closing.is_closed();
         ring.tail.store(word | ADDING, Ordering::Relaxed); // O1
@@ -142,16 +142,16 @@ impl<T> Owner<T> {
         }
         if closing.is_closed() && !mutated("own_closed_before_adding") || early {
             ring.tail.store(word, Ordering::Relaxed); // O2
-            return Err(Refused::Closed);
+            return Err(RunError::Closed);
         }
         ring.tail.store(word.wrapping_add(count * STEP), Ordering::Relaxed); // O3
         Ok(Claim { ring, word, count })
     }
 
     #[cold]
-    fn why_none(&self, word: Word) -> Refused {
+    fn why_none(&self, word: Word) -> RunError {
         match self.owned.closing.is_closed() {
-            true => Refused::Closed,
+            true => RunError::Closed,
             false => self.owned.ring.why_full(word),
         }
     }
@@ -172,9 +172,7 @@ impl<T> Push<T> for Owner<T> {
                 claim.fill_slot(slot, word, item);
                 Ok(claim.end())
             }
-            Err(Refused::Full) => Err(PushError::Full(item)),
-            Err(Refused::Busy) => Err(PushError::Busy(item)),
-            Err(Refused::Closed) => Err(PushError::Closed(item)),
+            Err(why) => Err(why.with(item)),
         }
     }
 
@@ -187,26 +185,17 @@ impl<T> Push<T> for Owner<T> {
         if front.is_empty() || max == 0 {
             return Ok(self.tail().wrapping_sub(FAR)); // nobody is to be told
         }
-        match self.claim(front.len().min(max) as u64) {
-            Ok(claim) => Ok(claim.publish_run(front, wrap)),
-            Err(Refused::Full) => Err(RunError::Full),
-            Err(Refused::Busy) => Err(RunError::Busy),
-            Err(Refused::Closed) => Err(RunError::Closed),
-        }
+        let claim = self.claim(front.len().min(max) as u64)?;
+        Ok(claim.publish_run(front, wrap))
     }
 
     fn look(&self) -> Result<(), RunError> {
         let word = self.tail();
-        let refused = match self.owned.ring.free_run(word, 1) {
-            0 => self.why_none(word),
-            _ if self.owned.closing.is_closed() => Refused::Closed,
-            _ => return Ok(()),
-        };
-        Err(match refused {
-            Refused::Full => RunError::Full,
-            Refused::Busy => RunError::Busy,
-            Refused::Closed => RunError::Closed,
-        })
+        match self.owned.ring.free_run(word, 1) {
+            0 => Err(self.why_none(word)),
+            _ if self.owned.closing.is_closed() => Err(RunError::Closed),
+            _ => Ok(()),
+        }
     }
 }
 
