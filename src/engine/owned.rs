@@ -83,7 +83,7 @@ impl<T: Send + 'static, M: Mode<T>> OwnedProducer<T, M> {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(&self.shard, item, None), Patience::Policy)
     }
@@ -92,7 +92,7 @@ impl<T: Send + 'static, M: Mode<T>> OwnedProducer<T, M> {
     ///
     /// # Errors
     /// As there.
-    #[inline]
+    #[inline(always)]
     pub fn try_add(&mut self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(&self.shard, item, None), Patience::None)
     }

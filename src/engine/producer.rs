@@ -75,7 +75,9 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// [`AddError::TooLarge`] for an item larger than `max_queue_bytes`. [`AddError::Forked`] in a
     /// child process. Under [`WhenFull::DropOldest`] it may be `Full` too, where there is nothing
     /// to let go: the sinks hold all bytes, or a producer has stopped in the middle of an add.
-    #[inline]
+    // Always: what is passed to a function of its own is stored twice, and read back in between in
+    // wider words than it was written in, which waits for every store before (record 0017).
+    #[inline(always)]
     pub fn add(&self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(self.any(), item, None), Patience::Policy)
     }
@@ -85,7 +87,7 @@ impl<T: Send + 'static, M: Mode<T>> Producer<T, M> {
     /// # Errors
     /// [`AddError::Full`] under [`WhenFull::Block`] and [`WhenFull::Reject`];
     /// [`AddError::Closed`], [`AddError::TooLarge`], [`AddError::Forked`].
-    #[inline]
+    #[inline(always)]
     pub fn try_add(&self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(self.any(), item, None), Patience::None)
     }
