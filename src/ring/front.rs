@@ -53,8 +53,11 @@ impl<'v, T> Front<'v, T> {
 
     /// The next item, if there is one.
     pub fn pop(&mut self) -> Option<T> {
+        if self.is_empty() {
+            return None;
+        }
         // SAFETY: there is one: the vector is not empty.
-        (!self.is_empty()).then(|| unsafe { self.take() })
+        unsafe { self.take(1) }.next()
     }
 
     /// Puts the item that was taken last back in its place.
@@ -69,19 +72,23 @@ impl<'v, T> Front<'v, T> {
         unsafe { ptr::write(place, item) };
     }
 
-    /// The next item.
+    /// The next `count` items. Those that are not asked for are leaked.
     ///
     /// # Safety
-    /// There must be one: `len()` is not 0.
+    /// There must be so many: `len()` is not less.
     #[inline(always)]
-    pub(super) unsafe fn take(&mut self) -> T {
-        debug_assert!(self.taken < self.len);
-        // SAFETY: `taken < len`, says the caller, so it lies within the vector's buffer.
-        let item = unsafe { self.items.as_ptr().add(self.taken) };
-        self.taken += 1;
-        // SAFETY: initialised, and read once: `taken` has moved past it, and `drop` keeps only what
-        // follows.
-        unsafe { ptr::read(item) }
+    pub(super) unsafe fn take(&mut self, count: usize) -> impl Iterator<Item = T> {
+        debug_assert!(count <= self.len());
+        // SAFETY: `taken <= len`, within the buffer.
+        let from = unsafe { self.items.as_ptr().add(self.taken) };
+        self.taken += count;
+        (0..count).map(move |index| {
+            // SAFETY: so many are left, says the caller, so it lies within the buffer.
+            let item = unsafe { from.add(index) };
+            // SAFETY: initialised, and read once: `taken` has moved past all of them, and `drop`
+            // keeps only what follows.
+            unsafe { ptr::read(item) }
+        })
     }
 }
 

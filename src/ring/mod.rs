@@ -334,12 +334,27 @@ impl<T> Ring<T> {
     }
 
     #[inline(always)]
-    fn slot(&self, word: Word) -> &Slot<T> {
+    fn index(&self, word: Word) -> usize {
         // The mask is below CAPACITY_MAX, so the index fits.
         #[allow(clippy::cast_possible_truncation)]
         let index = ((word / STEP) & self.mask) as usize;
+        index
+    }
+
+    #[inline(always)]
+    fn slot(&self, word: Word) -> &Slot<T> {
         // SAFETY: `mask` is the length of `slots` less one, so a masked index is within it.
-        unsafe { self.slots.get_unchecked(index) }
+        unsafe { self.slots.get_unchecked(self.index(word)) }
+    }
+
+    /// The slots of `count` positions from `word` on, but of one lap at most: in two parts, as they
+    /// may lie across the end of the memory.
+    #[inline(always)]
+    fn run(&self, word: Word, count: usize) -> [&[Slot<T>]; 2] {
+        let (before, from) = self.slots.split_at(self.index(word));
+        let first = count.min(from.len());
+        let second = (count - first).min(before.len());
+        [&from[..first], &before[..second]]
     }
 
     /// Claims up to `max` positions in a row: as many as had free slots.
@@ -381,27 +396,39 @@ impl<T> Ring<T> {
             let last = tail.wrapping_add((max - 1) * STEP);
             return if self.slot(last).seq.load(Ordering::Acquire) == last { max } else { 0 };
         }
-        let mut count = 0;
-        let mut word = tail;
         // A1, pairs with R2. Ends after one lap at the latest: the first slot is not free for that
         // position.
         let order = weaken("relaxed_claim_look", Ordering::Acquire);
-        while count < max && self.slot(word).seq.load(order) == word {
-            count += 1;
-            word = word.wrapping_add(STEP);
+        let is_free = |slot: &Slot<T>, word| slot.seq.load(order) == word;
+        if max == 1 {
+            return u64::from(is_free(self.slot(tail), tail)); // of a single add: known when compiled
         }
-        count
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        self.count_run(tail, max, is_free) as u64
     }
 
     /// Published slots in a row from `head` on, `max` at most.
     #[inline(always)]
     fn published_run(&self, head: Word, max: usize) -> usize {
-        let mut count = 0;
-        let mut word = head;
         let order = weaken("relaxed_observe", Ordering::Acquire); // A2, pairs with R1
-        while count < max && self.slot(word).seq.load(order) == word.wrapping_add(1) {
-            count += 1;
-            word = word.wrapping_add(STEP);
+        let is_published =
+            |slot: &Slot<T>, word: Word| slot.seq.load(order) == word.wrapping_add(1);
+        self.count_run(head, max, is_published)
+    }
+
+    /// How many slots in a row, from that of `from` on, are as they should be; `max` at most.
+    #[inline(always)]
+    fn count_run(&self, from: Word, max: usize, is_so: impl Fn(&Slot<T>, Word) -> bool) -> usize {
+        let mut word = from;
+        let mut count = 0;
+        for part in self.run(from, max) {
+            for slot in part {
+                if !is_so(slot, word) {
+                    return count;
+                }
+                count += 1;
+                word = word.wrapping_add(STEP);
+            }
         }
         count
     }
@@ -413,23 +440,26 @@ impl<T> Ring<T> {
         let lap = self.slots.len() as u64 * STEP;
         let len = out.len();
         let mut to = out.spare_capacity_mut()[..count].iter_mut();
-        let mut word = head;
-        for to in &mut to {
-            let slot = self.slot(word);
-            if mutated("free_before_read") {
-                slot.seq.store(word.wrapping_add(lap), free);
+        let mut next = head.wrapping_add(lap);
+        for part in self.run(head, count) {
+            for (slot, to) in part.iter().zip(&mut to) {
+                if mutated("free_before_read") {
+                    slot.seq.store(next, free);
+                }
+                slot.item.with_mut(|item| {
+                    // SAFETY: initialised: A2 saw it published. Exclusive, and moved out once: C2
+                    // gave this position to this call alone, and no producer writes the slot before
+                    // R2.
+                    to.write(unsafe { (*item).assume_init_read() });
+                });
+                if !mutated("free_before_read") {
+                    slot.seq.store(next, free); // R2, pairs with A1
+                }
+                next = next.wrapping_add(STEP);
             }
-            slot.item.with_mut(|item| {
-                // SAFETY: initialised: A2 saw it published. Exclusive, and moved out once: C2 gave
-                // this position to this call alone, and no producer writes the slot before R2.
-                to.write(unsafe { (*item).assume_init_read() });
-            });
-            if !mutated("free_before_read") {
-                slot.seq.store(word.wrapping_add(lap), free); // R2, pairs with A1
-            }
-            word = word.wrapping_add(STEP);
         }
-        // SAFETY: the loop has written the `count` places after `len`.
+        // SAFETY: the loops have written the `count` places after `len`: a claim is no longer than
+        // a lap, so the slots are as many.
         unsafe { out.set_len(len + count) };
     }
 
@@ -507,16 +537,17 @@ impl<T> Claim<'_, T> {
     /// Fills and publishes the claim from the front of a vector.
     #[inline(always)]
     fn publish_run<U>(self, front: &mut Front<'_, U>, mut wrap: impl FnMut(U) -> T) -> Word {
-        let end = self.end();
         let mut word = self.word;
-        while word != end {
-            // SAFETY: the claim was made for `front`, so it is not longer, and each round takes
-            // one.
-            let item = unsafe { front.take() };
-            self.fill(word, wrap(item));
-            word = word.wrapping_add(STEP);
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        // SAFETY: the claim was made for `front`, so it is not longer.
+        let mut items = unsafe { front.take(count) };
+        for part in self.ring.run(word, count) {
+            for (slot, item) in part.iter().zip(&mut items) {
+                self.fill_slot(slot, word, wrap(item));
+                word = word.wrapping_add(STEP);
+            }
         }
-        end
+        word
     }
 
     fn end(&self) -> Word {

@@ -125,9 +125,22 @@ impl<T> Owner<T> {
     /// Claims up to `max` positions in a row: as many as had free slots.
     fn claim(&self, max: u64) -> Result<Claim<'_, T>, RunError> {
         let word = self.tail();
-        match self.owned.ring.free_run(word, max) {
-            0 => Err(self.why_none(word)), // A1
+        match self.free_run(word, max) {
+            0 => Err(self.why_none(word)),
             count => self.claim_free(word, count),
+        }
+    }
+
+    /// As that of the ring. Slots are freed in order, by who has the lock of the shard's order: of
+    /// slots that are all free the last tells.
+    fn free_run(&self, word: Word, max: u64) -> u64 {
+        let ring = &self.owned.ring;
+        let max = max.min(ring.capacity() as u64);
+        let last = word.wrapping_add((max - 1) * STEP);
+        let order = weaken("relaxed_claim_look", Ordering::Acquire); // A1
+        match ring.slot(last).seq.load(order) == last {
+            true => max,
+            false => ring.free_run(word, max),
         }
     }
 
