@@ -17,7 +17,7 @@ type Case = (&'static str, fn(usize));
 
 /// One line adds a case; then the baseline is to be renewed. Nothing else calls `add` or `try_add`,
 /// so that the compiler may do with them what it does in a program with one such place.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 12] = [
     ("add", |n| singly(n, engine(n), Engine::producer, |to, item: u64| to.add(item).is_ok())),
     ("add_wide", |n| singly(n, engine(n), Engine::producer, |to, item: Wide| to.add(item).is_ok())),
     ("owned_add", |n| singly(n, owning(n), owner, |to, item: u64| to.add(item).is_ok())),
@@ -30,6 +30,7 @@ pub const CASES: [Case; 11] = [
     ("drain_512_wide", drain::<Wide>),
     ("turn_512", |n| turn(n, engine(n), |engine, items| engine.producer().add_many(items))),
     ("owned_turn_512", |n| turn(n, owning(n), |engine, items| owner(engine).add_many(items))),
+    ("turn_1", alone),
     ("idle_step", idle),
 ];
 
@@ -83,6 +84,18 @@ fn turn(
     for _ in (0..items).step_by(BATCH) {
         let step = measured(|| engine.step());
         assert!(matches!(step, PumpStep::Wrote { items: BATCH, .. }), "{step:?}");
+    }
+    assert_eq!(engine.tally().flushed_ok, items as u64);
+}
+
+/// A batch of one, which is mostly what a batch costs by itself.
+fn alone(items: usize) {
+    let mut engine: Engine<u64> = started(builder(items).max_batch_size(1));
+    let producer = engine.producer();
+    for number in 0..items {
+        assert!(producer.add_many(&mut vec![u64::of(number)]).is_ok());
+        let step = measured(|| engine.step());
+        assert!(matches!(step, PumpStep::Wrote { items: 1, .. }), "{step:?}");
     }
     assert_eq!(engine.tally().flushed_ok, items as u64);
 }
