@@ -1,6 +1,7 @@
 //! Measures the CPU time that waiting costs, in per cent of one core: an engine with nothing to do;
 //! producers, threads and tasks, blocked on a full queue while the sink stands still; and the same
-//! behind a sink that takes 10 ms for 64 items, where what wakes has work to do. Not: the work.
+//! behind a sink that takes 10 ms for 64 items, where what wakes has work to do. Not: the work; but
+//! for what 10,000 idle owned rings do to the rate of a busy one.
 //!
 //! The time is what Linux has counted for each thread of this process, in nanoseconds
 //! (`schedstat`), from the moment when everything waits; the thread that measures is left out.
@@ -31,6 +32,11 @@ const BATCH: usize = 64;
 /// A batch that is being written, one that is formed behind it, and the queue: more than they hold.
 const FILLS: u64 = 4 * BATCH as u64;
 
+const IDLE_RINGS: usize = 10_000;
+/// Slots of each owned ring.
+const OWNED_DEPTH: usize = 256;
+const BUSY: u64 = 20_000_000;
+
 const SHARE: &str = "% of a core";
 
 fn main() {
@@ -55,6 +61,7 @@ fn main() {
     let mut turns: Vec<Turn> = [1, 4].map(idle).into();
     turns.extend(crowd.map(blocked));
     turns.extend(crowd.map(slow));
+    turns.push(Turn::new("owned rings", |_| beside_idle_rings()));
     take_turns("idle", ROUNDS, turns);
 }
 
@@ -68,6 +75,41 @@ fn nothing_to_do(flushers: usize, s: &str) -> Vec<Figure> {
     let share = measure();
     assert_eq!(batcher.shutdown(LONG).tally.flushed_ok, 1);
     vec![Figure::new(format!("idle {flushers} flusher{s}"), SHARE, share)]
+}
+
+/// Idle owned rings, each of which has had an item: what they cost while nothing is to be done, and
+/// what they do to the rate of one that is busy, with and without them in turn.
+fn beside_idle_rings() -> Vec<Figure> {
+    let batcher = Batcher::<u64>::builder()
+        .owned_depth(OWNED_DEPTH)
+        .queue_depth(OWNED_DEPTH * (IDLE_RINGS + 1).next_power_of_two())
+        .spawn(|_| Ok::<_, WriteError>(sink::NullSink))
+        .expect("the configuration is valid");
+    let mut busy = batcher.owned_producer().expect("there are slots");
+    let mut add = || {
+        let start = Instant::now();
+        let items = or_quick(BUSY, BUSY / 16);
+        (0..items).for_each(|item| busy.add(item).expect("the engine is open"));
+        batcher.flush(LONG).expect("nothing holds it up");
+        items as f64 / start.elapsed().as_secs_f64() / 1e6
+    };
+    add(); // warms up
+    let alone = add();
+    let mut idle: Vec<_> =
+        (0..IDLE_RINGS).map(|_| batcher.owned_producer().expect("there are slots")).collect();
+    idle.iter_mut().for_each(|idle| idle.add(1).expect("the engine is open"));
+    batcher.flush(LONG).expect("nothing holds it up");
+    let share = measure();
+    let beside = add();
+    drop(idle);
+    assert!(batcher.shutdown(LONG).is_clean());
+    let case = format!("{IDLE_RINGS} owned rings");
+    vec![
+        Figure::new(&case, SHARE, share),
+        Figure::new("a busy owned ring", "M items/s", alone),
+        Figure::new(format!("the same beside {case}"), "M items/s", beside),
+        Figure::new(format!("the same beside {case}"), "of alone", beside / alone),
+    ]
 }
 
 /// Producers wait for a sink that does not come back until all is measured.

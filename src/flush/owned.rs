@@ -49,10 +49,9 @@ use crate::ring::{Barrier, Closing, OwnedRing, Owner, PopError, Ring, Run};
 use crate::sync::{Mutex, lock, mutated, try_lock};
 use crate::wait::{Beside, WaitList};
 
-/// Looks from one search for rings that have turned quiet to the next.
-const SWEEP_EVERY: u32 = 1_024;
-/// So many active rings are never searched.
-const SWEEP_FROM: usize = 8;
+/// So often a ring is looked at in vain, all rings together, from one search for those that have
+/// turned quiet to the next: with 10,000 of them there is one at each look.
+const VAIN_MAX: usize = 8_192;
 
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
@@ -113,7 +112,8 @@ struct Order<E> {
     tail: u64,
     /// Rings in which the last look that found anything has found something.
     moved: u64,
-    looks: u32,
+    /// How often a ring was looked at in vain since the last search for quiet ones.
+    vain: usize,
 }
 
 /// How far a ring was looked at, in its own positions.
@@ -165,7 +165,7 @@ impl<E> OwnedRings<E> {
             segments: VecDeque::new(),
             tail: 0,
             moved: 1,
-            looks: 0,
+            vain: 0,
         };
         Self {
             depth,
@@ -264,9 +264,8 @@ impl<E> OwnedRings<E> {
         let all = is_closed || order.tail.saturating_sub(drained) < enough;
         let mut crowded = false;
         if all {
-            order.looks = order.looks.wrapping_add(1);
             crowded = order.look(shared, is_closed);
-            if order.looks.is_multiple_of(SWEEP_EVERY) && order.active.len() >= SWEEP_FROM {
+            if order.vain >= VAIN_MAX {
                 order.sweep(self.barrier());
             }
             order.bury_orphans();
@@ -470,7 +469,7 @@ impl<E> Order<E> {
         if quiet_too {
             (0..self.rings.len()).for_each(|number| self.activate(number));
         }
-        let Self { rings, active, shared: marks, segments, tail, .. } = self;
+        let Self { rings, active, shared: marks, segments, tail, vain, .. } = self;
         let (mut moved, mut crowded) = (0, false);
         let mut append = |ring, marks: &mut Marks, pushed: u64| {
             let count = pushed - marks.seen;
@@ -493,7 +492,9 @@ impl<E> Order<E> {
         append(None, marks, shared.rendezvous().position);
         for &number in active.iter() {
             let Some(place) = &mut rings[number] else { continue };
-            append(Some(number), &mut place.marks, place.own.ring.pushed());
+            let pushed = place.own.ring.pushed();
+            *vain += usize::from(pushed == place.marks.seen);
+            append(Some(number), &mut place.marks, pushed);
             crowded |= place.own.ring.len() >= place.own.ring.capacity() / 2;
         }
         if moved > 0 {
@@ -571,6 +572,7 @@ impl<E> Order<E> {
 
     /// Searches for rings that have turned quiet while the flusher never slept.
     fn sweep(&mut self, barrier: Barrier) {
+        self.vain = 0;
         let mut some = false;
         for &number in &self.active {
             let Some(place) = &mut self.rings[number] else { continue };

@@ -356,7 +356,7 @@ fn also_while_the_flusher_never_sleeps() {
     let mut rig = Rig::new();
     (0..RINGS).for_each(|_| rig.adopt().unwrap());
     (0..RINGS).for_each(|ring| rig.push(ring).unwrap());
-    for _ in 0..3 * SWEEP_EVERY {
+    for _ in 0..3 * VAIN_MAX / (RINGS - 1) {
         rig.push(0).unwrap();
         rig.step(Op::Look(100)).unwrap();
         while rig.model.head < rig.model.order.len() {
@@ -367,6 +367,33 @@ fn also_while_the_flusher_never_sleeps() {
     assert_eq!(lock(&rig.rings.order).active.len(), 1);
     rig.push(5).unwrap();
     assert_eq!(lock(&rig.rings.order).active.len(), 2);
+}
+
+/// Promise: thousands of rings that had an item once cost a flusher which never sleeps a few looks, not
+/// a thousand.
+#[test]
+fn the_more_rings_are_idle_the_sooner_they_are_left_alone() {
+    const MANY: usize = 10_000;
+    let rings = OwnedRings::new(2, 2 * MANY, Barrier::detect(), Clock::default());
+    let (shared, room) = (Ring::new(2).unwrap(), WaitList::new(Clock::default()));
+    let owners: Vec<_> = (0..MANY).map(|_| rings.adopt(Ring::new(2).unwrap()).unwrap()).collect();
+    for (owner, own) in &owners {
+        let end = owner.push(7).unwrap();
+        assert!(owner.is_to_tell(end));
+        rings.told(own);
+    }
+    let mut out = Vec::new();
+    rings.look(&shared, 0, 1);
+    while out.len() < MANY {
+        rings.pop_run(&shared, &room, &mut out, 9).unwrap();
+    }
+    assert_eq!(lock(&rings.order).active.len(), MANY);
+    for _ in 0..3 {
+        rings.look(&shared, MANY as u64, 1);
+    }
+    assert_eq!(lock(&rings.order).active.len(), 0);
+    let end = owners[5].0.push(8).unwrap();
+    assert!(owners[5].0.is_to_tell(end), "it is heard of all the same");
 }
 
 /// Promise: with either barrier a flusher that sleeps beside an owned ring is woken by its items.
