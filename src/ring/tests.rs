@@ -6,7 +6,7 @@ mod pages;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::mem;
+use std::mem::{self, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -216,6 +216,21 @@ fn a_slot_is_its_item_and_eight_bytes() {
     assert_eq!(size_of::<Slot<u64>>(), 16);
     assert_eq!(size_of::<Slot<()>>(), 8);
     assert_eq!(size_of::<Slot<Box<u8>>>(), 16);
+}
+
+/// Promise: what one side writes all the time lies on lines (in pairs, as they are fetched) that hold
+/// nothing else.
+#[test]
+fn hot_words_share_their_lines_with_nothing() {
+    const LINES: usize = 128;
+    type Shared = Ring<u64>;
+    let hot =
+        [offset_of!(Shared, tail), offset_of!(Shared, head)].map(|at| (at / LINES, at % LINES));
+    let cold = [offset_of!(Shared, slots), offset_of!(Shared, mask), offset_of!(Shared, start)];
+    assert!(hot[0].0 != hot[1].0 && hot.iter().all(|(_, within)| *within == 0));
+    assert!(cold.iter().all(|at| hot.iter().all(|(lines, _)| at / LINES != *lines)));
+    let (size, align) = (size_of::<Shared>(), align_of::<Shared>());
+    assert_eq!((size % LINES, align % LINES), (0, 0), "its neighbours, whatever they are, too");
 }
 
 #[test]
