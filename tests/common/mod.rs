@@ -3,7 +3,10 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
 
+#[cfg(unix)]
+pub mod forks;
 pub mod owned;
+pub mod stress;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::{Pin, pin};
