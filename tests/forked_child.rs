@@ -12,8 +12,6 @@ mod common;
 #[cfg(feature = "tokio")]
 use std::future::poll_fn;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +19,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use common::forks::{PANICKED, exit_with, fork, run_anew};
 use common::{Gate, Going, LONG, Log, POLICIES, poll_once, sink_of, until};
 use sluicegate::{
     Ack, AckReason, AddError, AddReason, Batch, Batcher, FlushError, Stuck, Tracked, WhenFull,
@@ -29,29 +28,15 @@ use sluicegate::{
 
 /// Set in the process that forks: how many times.
 const FORKS: &str = "SLUICEGATE_FORKS";
-/// Seconds after which a child that hangs is ended by its alarm.
-const ALARM: u32 = 60;
-/// Exit code of a child that has panicked.
-const PANICKED: i32 = 200;
-
-fn run_anew(scene: &str, forks: u32) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", scene, "--ignored", "--nocapture", "--test-threads=1"]);
-    let output = command.env(FORKS, forks.to_string()).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(out.contains("1 passed"), "{out}");
-}
 
 #[test]
 fn every_call_says_so() {
-    run_anew("quiet", 2);
+    run_anew("quiet", &[(FORKS, "2")]);
 }
 
 #[test]
 fn though_it_is_forked_in_the_middle_of_everything() {
-    run_anew("busy", 50);
+    run_anew("busy", &[(FORKS, "50")]);
 }
 
 fn forks() -> u32 {
@@ -135,7 +120,7 @@ impl Parent {
     /// Forks, with futures and acks of every state in hand, and sees how the children fare.
     fn fork_often(&self, times: u32) {
         let stuck = self.stuck.producer();
-        for fork in 0..times {
+        for round in 0..times {
             self.add_in_some_way(7);
             let mut waiting: Vec<_> = (0..2).map(|item| stuck.add_async(item)).collect();
             assert!(waiting.iter_mut().all(|add| poll_once(add).is_pending()));
@@ -145,14 +130,8 @@ impl Parent {
             assert!(poll_once(&mut flush).is_pending());
             let door = Gate::new();
             let acks = acks(&door);
-            // SAFETY: the child calls nothing that another thread of this process would have to
-            // answer: that is what is tested. It leaves by `_exit`.
-            let pid = unsafe { libc::fork() };
-            assert!(pid >= 0, "no process");
-            if pid == 0 {
-                // SAFETY: `alarm` and `_exit` touch no memory.
-                unsafe { libc::alarm(ALARM) };
-                let child = || {
+            let Some(forked) = fork() else {
+                exit_with(|| {
                     let mut child = Child { checked: 0, failed: 0 };
                     let added = poll_once(&mut waiting[0]);
                     child.check(matches!(added, Poll::Ready(Err(AddError::Forked(0)))));
@@ -164,15 +143,10 @@ impl Parent {
                     child.calls(self);
                     child.engine_of_its_own();
                     child.failed
-                };
-                let failed = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
-                // SAFETY: as above.
-                unsafe { libc::_exit(failed) };
-            }
-            let status = wait_for(pid);
-            assert!(libc::WIFEXITED(status), "fork {fork}: hung, or died: status {status}");
-            let code = libc::WEXITSTATUS(status);
-            assert_eq!(code, 0, "fork {fork}: check {code} of `Child` failed ({PANICKED}: panic)");
+                })
+            };
+            let code = forked.wait();
+            assert_eq!(code, 0, "fork {round}: check {code} of `Child` failed ({PANICKED}: panic)");
             // The parent's own are as they were.
             assert!(waiting.iter_mut().all(|add| poll_once(add).is_pending()));
             assert!(poll_once(&mut with_ack).is_pending() && poll_once(&mut flush).is_pending());
@@ -195,16 +169,6 @@ impl Parent {
             assert!(engine.shutdown(LONG).is_clean());
         }
     }
-}
-
-fn wait_for(pid: libc::pid_t) -> libc::c_int {
-    let mut status = 0;
-    // SAFETY: it writes one number, to which nothing else points.
-    while unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
-        let error = std::io::Error::last_os_error();
-        assert_eq!(error.kind(), std::io::ErrorKind::Interrupted, "{error}");
-    }
-    status
 }
 
 /// An engine whose sink holds the first item, and whose queue has room for none more: too few
@@ -355,15 +319,14 @@ impl Child {
     }
 
     fn grandchild(&mut self, engine: &Batcher<u64, Tracked>) {
-        // SAFETY: as in the parent.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            let mut child = Child { checked: 0, failed: 0 };
-            child.adds(engine);
-            // SAFETY: as in the parent.
-            unsafe { libc::_exit(child.failed) };
-        }
-        self.check(pid > 0 && wait_for(pid) == 0);
+        let Some(forked) = fork() else {
+            exit_with(|| {
+                let mut child = Child { checked: 0, failed: 0 };
+                child.adds(engine);
+                child.failed
+            })
+        };
+        self.check(forked.wait() == 0);
     }
 }
 
@@ -380,19 +343,16 @@ fn in_a_sink() {
         .spawn(sink_of(move |_: &Batch<u64>, _: &mut WriteContext<'_>| {
             let inside: &Mutex<Option<Arc<Batcher<u64, Tracked>>>> = &inside;
             let Some(engine) = inside.lock().unwrap().take() else { return Ok(()) };
-            // SAFETY: as in `fork_often`.
-            let pid = unsafe { libc::fork() };
-            if pid == 0 {
-                // SAFETY: as in `fork_often`.
-                unsafe { libc::alarm(ALARM) };
-                let mut child = Child { checked: 0, failed: 0 };
-                child.adds(&engine);
-                child.check(engine.flush(LONG) == Err(FlushError::Forked));
-                child.engine_of_its_own();
-                // SAFETY: as in `fork_often`.
-                unsafe { libc::_exit(child.failed) };
-            }
-            note.lock().unwrap().push(wait_for(pid));
+            let Some(forked) = fork() else {
+                exit_with(|| {
+                    let mut child = Child { checked: 0, failed: 0 };
+                    child.adds(&engine);
+                    child.check(engine.flush(LONG) == Err(FlushError::Forked));
+                    child.engine_of_its_own();
+                    child.failed
+                })
+            };
+            note.lock().unwrap().push(forked.wait());
             Ok(())
         }))
         .unwrap();
@@ -407,7 +367,7 @@ fn in_a_sink() {
 
 #[test]
 fn who_forks_in_a_sink_gets_a_child_that_works() {
-    run_anew("in_a_sink", 1);
+    run_anew("in_a_sink", &[]);
 }
 
 /// The child leaves the sink as if nothing had happened, with a write of the parent's in flight
@@ -429,13 +389,10 @@ fn in_an_async_sink() {
                 async move |batch: &Batch<u64>, _: &mut AsyncContext<'_>| {
                     if batch[0].is_multiple_of(10) {
                         tokio::time::sleep(Duration::from_millis(5)).await; // in flight
-                    } else if batch[0] == 5 {
-                        // SAFETY: as in `fork_often`.
-                        match unsafe { libc::fork() } {
-                            // SAFETY: as in `fork_often`.
-                            0 => drop(unsafe { libc::alarm(ALARM) }),
-                            pid => note.lock().unwrap().push(wait_for(pid)),
-                        }
+                    } else if batch[0] == 5
+                        && let Some(forked) = fork()
+                    {
+                        note.lock().unwrap().push(forked.wait());
                     }
                     Ok(())
                 },
@@ -451,7 +408,7 @@ fn in_an_async_sink() {
 #[test]
 #[cfg(feature = "tokio")]
 fn a_child_that_leaves_an_async_sink_ends() {
-    run_anew("in_an_async_sink", 1);
+    run_anew("in_an_async_sink", &[]);
 }
 
 /// The child comes back from a write of three that are in flight: the other two are the parent's
@@ -477,8 +434,7 @@ fn beside_other_writes() {
                         let mut first = true;
                         return poll_fn(|_| match mem::take(&mut first) {
                             true => Poll::Pending,
-                            // SAFETY: as in `fork_often`.
-                            false if std::process::id() != parent => unsafe { libc::_exit(3) },
+                            false if std::process::id() != parent => exit_with(|| 3),
                             false if note.lock().unwrap().is_empty() => Poll::Pending,
                             false => Poll::Ready(Ok(())),
                         })
@@ -487,11 +443,8 @@ fn beside_other_writes() {
                     while polls.load(Ordering::Relaxed) < 2 {
                         tokio::task::yield_now().await;
                     }
-                    // SAFETY: as in `fork_often`.
-                    match unsafe { libc::fork() } {
-                        // SAFETY: as in `fork_often`.
-                        0 => drop(unsafe { libc::alarm(ALARM) }),
-                        pid => note.lock().unwrap().push(wait_for(pid)),
+                    if let Some(forked) = fork() {
+                        note.lock().unwrap().push(forked.wait());
                     }
                     tokio::task::yield_now().await; // not ready yet: others might be polled
                     Ok(())
@@ -508,5 +461,5 @@ fn beside_other_writes() {
 #[test]
 #[cfg(feature = "tokio")]
 fn a_child_of_an_async_sink_polls_no_other_write() {
-    run_anew("beside_other_writes", 1);
+    run_anew("beside_other_writes", &[]);
 }

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Rng, block_on, poll_once, random_sinks, sink_of, until};
-use shard_rig::{Books, OWN, assert_in_order, gates, nodes, two_nodes};
+use common::{
+    Gate, LONG, OWN, Rng, assert_in_order, block_on, poll_once, random_sinks, sink_of, until,
+};
+use shard_rig::{Books, gates, nodes, two_nodes};
 use sluicegate::testing::seem_on_cpu;
 use sluicegate::{Batch, Batcher, FlushError, Home, Pin, Producer, WriteContext};
 

@@ -10,8 +10,11 @@ mod shard_rig;
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, POLICIES, Rng, Wakes, assert_balances, block_on, random_sinks, until};
-use shard_rig::{Books, OWN, assert_once, gates, nodes};
+use common::{
+    Gate, LONG, OWN, POLICIES, Rng, Wakes, assert_balances, assert_once, block_on, random_sinks,
+    until,
+};
+use shard_rig::{Books, gates, nodes};
 use sluicegate::{
     AddError, AddManyError, AddReason, Batch, Batcher, Builder, Mode, Overflow, Pin, Producer,
     WhenFull,

@@ -4,34 +4,23 @@
 //! The forking is done by a process of its own, this test run anew: the harness is not forked.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::forks::{exit_after, fork, run_anew};
 use common::{Going, LONG, null_sinks};
 use sluicegate::{AddError, AddReason, Batcher, FlushError, OwnedError, OwnedProducer};
 
-/// Seconds after which a child that hangs is ended by its alarm.
-const ALARM: u32 = 60;
 const FORKS: usize = 50;
-/// Exit codes of a child: all is well, a check failed or something else panicked.
-const WELL: i32 = 0;
-const PANICKED: i32 = 200;
 
 #[test]
 fn it_says_so_and_waits_for_nobody() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "scene", "--ignored", "--nocapture", "--test-threads=1"]);
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
+    run_anew("scene", &[]);
 }
 
 #[test]
@@ -66,7 +55,8 @@ fn scene() {
                 added += items;
                 owner
             }));
-            in_child(&batcher, &mut owners, round);
+            let Some(child) = fork() else { exit_after(|| check(&batcher, &mut owners)) };
+            assert_eq!(child.wait(), 0, "a check has failed: see above, {round}");
             owners.as_mut().unwrap()[0].add(9).unwrap();
             added += 1;
             drop(owners);
@@ -76,26 +66,6 @@ fn scene() {
     });
     let report = batcher.shutdown(LONG);
     assert!(report.is_clean() && report.tally.flushed_ok >= added, "{:?}", report.tally);
-}
-
-fn in_child(batcher: &Batcher<u64>, owners: &mut Option<[OwnedProducer<u64>; 3]>, round: usize) {
-    // SAFETY: the child calls nothing that another thread of this process would have to answer: that
-    // is what is tested. It leaves by `_exit`.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "no process");
-    if pid == 0 {
-        // SAFETY: `alarm` and `_exit` touch no memory.
-        unsafe { libc::alarm(ALARM) };
-        let child = AssertUnwindSafe(|| check(batcher, owners));
-        let code = catch_unwind(child).map_or(PANICKED, |()| WELL);
-        // SAFETY: as above.
-        unsafe { libc::_exit(code) };
-    }
-    let mut status = 0;
-    // SAFETY: it writes one number, to which nothing else points.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    assert_eq!((waited, libc::WIFEXITED(status)), (pid, true), "hung, or died: {status}, {round}");
-    assert_eq!(libc::WEXITSTATUS(status), WELL, "a check has failed: see above, {round}");
 }
 
 /// What the child sees.

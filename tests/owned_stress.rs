@@ -7,44 +7,33 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::stress::{Fails, Record, Shared, keep_on, weight};
 use common::{
-    Census, LONG, POLICIES, Rng, Tracked, assert_balances, no_second_try, random_sinks, until,
+    Census, LONG, OWN, POLICIES, Rng, Tracked, assert_balances, assert_in_order, no_second_try,
+    random_sinks, until,
 };
 use sluicegate::{
-    AddError, AddManyError, AddReason, Applied, Batch, Batcher, Builder, DroppedItem, FlushWhen,
-    Mode, OwnedError, OwnedProducer, Producer, Shutdown, WhenFull, WriteContext, WriteError,
+    AddError, AddManyError, AddReason, Batcher, Builder, DroppedItem, FlushWhen, Mode, OwnedError,
+    OwnedProducer, Producer, Shutdown, WhenFull,
 };
 
 const DEFAULT_SECONDS: u64 = 10;
-/// Numbers of one thread's items start here times its index.
-const OWN: u64 = 1 << 40;
 const FLUSHERS: usize = 2;
 
 #[test]
 fn everything_at_once_through_owned_rings() {
-    let seconds = std::env::var("SLUICEGATE_STRESS").ok();
-    let seconds = seconds.map_or(DEFAULT_SECONDS, |seconds| seconds.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut rng = Rng::seeded();
-    let (mut runs, mut items) = (0, 0);
-    while Instant::now() < end {
-        let run = Run::random(&mut rng);
+    keep_on(DEFAULT_SECONDS, |rng| {
+        let run = Run::random(rng);
         let builder = run.builder();
-        items += match rng.pick(&[None, Some(60), Some(500)]) {
-            None => run.go(builder, &mut rng),
-            Some(bytes) => {
-                let weight = |item: &Tracked| usize::try_from(item.number % 23).unwrap();
-                run.go(builder.weight(weight).max_queue_bytes(bytes), &mut rng)
-            }
-        };
-        runs += 1;
-    }
-    assert!(items > 0 || seconds == 0, "{runs} runs without an item");
+        match rng.pick(&[None, Some(60), Some(500)]) {
+            None => run.go(builder, rng),
+            Some(bytes) => run.go(builder.weight(weight).max_queue_bytes(bytes), rng),
+        }
+    });
 }
 
 /// What one run is like.
@@ -58,23 +47,12 @@ struct Run {
     delay: Option<Duration>,
     idle: bool,
     policy: WhenFull,
-    /// One call in so many fails; 0: none.
-    fails: u64,
+    fails: Fails,
     /// Items that each thread adds, unless the engine is closed before.
     each: u64,
     close_early: bool,
     deadline: Duration,
 }
-
-/// What was said of the items, in the order of the calls.
-#[derive(Default)]
-struct Record {
-    ok: Vec<u64>,
-    bad: Vec<u64>,
-    let_go: Vec<u64>,
-}
-
-type Shared = Arc<Mutex<Record>>;
 
 impl Run {
     fn random(rng: &mut Rng) -> Self {
@@ -89,7 +67,7 @@ impl Run {
             delay: (!rng.one_in(3)).then(|| Duration::from_micros(micros)),
             idle: rng.one_in(4),
             policy: if rng.one_in(2) { WhenFull::Block } else { rng.pick(&POLICIES) },
-            fails: rng.pick(&[0, 2, 10]),
+            fails: Fails { one_in: rng.pick(&[0, 2, 10]), panics: false },
             each: rng.below(2_000),
             close_early: rng.one_in(2),
             deadline: rng.pick(&[LONG, Duration::MAX, Duration::ZERO]),
@@ -113,11 +91,11 @@ impl Run {
         let (shared, told, fails) = (Arc::clone(&record), Arc::clone(&record), self.fails);
         let batcher = builder
             .on_dropped(move |DroppedItem { item, .. }| {
-                told.lock().unwrap().let_go.push(item.number);
+                told.lock().unwrap().told.push(item.number);
             })
             .spawn(random_sinks(rng.fork(), move |batch, cx, rng| {
                 rng.pause();
-                answer(batch, cx, &shared, fails, rng)
+                fails.answer(batch, cx, &shared, rng)
             }))
             .unwrap();
         let accepted = thread::scope(|scope| {
@@ -164,66 +142,23 @@ impl Run {
         let seen = tally.enqueued - tally.in_flight;
         // A flusher that was left behind may still be about to write its batch down.
         until("all that is not handed back was seen", || {
-            let Record { ok, bad, let_go } = &*record.lock().unwrap();
-            (ok.len() + bad.len() + let_go.len()) as u64 == seen
+            let Record { ok, bad, told } = &*record.lock().unwrap();
+            (ok.len() + bad.len() + told.len()) as u64 == seen
         });
         let record = record.lock().unwrap();
-        assert_eq!(tally.dropped, record.let_go.len() as u64, "{self:?}");
+        assert_eq!(tally.dropped, record.told.len() as u64, "{self:?}");
         if report.left_behind.is_empty() {
             assert_eq!(tally.flushed_ok, record.ok.len() as u64, "{self:?}");
         }
-        assert!(self.policy != WhenFull::Block || record.let_go.is_empty());
+        assert!(self.policy != WhenFull::Block || record.told.is_empty());
         let handed_back: Vec<_> = report.unflushed.iter().map(|item| item.number).collect();
-        let Record { ok, bad, let_go } = &*record;
-        let mut all = [&ok[..], bad, let_go, &handed_back].concat();
+        let Record { ok, bad, told } = &*record;
+        let mut all = [&ok[..], bad, told, &handed_back].concat();
         all.sort_unstable();
         let expected = (0..).zip(accepted).flat_map(|(id, n)| id * OWN..id * OWN + n);
         assert!(all.into_iter().eq(expected), "each item once: {self:?}");
         assert_in_order(&handed_back);
         tally.enqueued
-    }
-}
-
-/// Of each producer.
-#[track_caller]
-fn assert_in_order(numbers: &[u64]) {
-    let mut last = HashMap::new();
-    for number in numbers {
-        let before = last.insert(number / OWN, *number);
-        assert!(before.is_none_or(|before| before < *number), "{before:?}, {number}");
-    }
-}
-
-/// A random answer, written down before it is given.
-fn answer(
-    batch: &Batch<Tracked>,
-    cx: &mut WriteContext<'_>,
-    record: &Shared,
-    fails: u64,
-    rng: &mut Rng,
-) -> Result<(), WriteError> {
-    let numbers: Vec<_> = batch.iter().map(|item| item.number).collect();
-    let mut record = record.lock().unwrap();
-    assert_in_order(&numbers);
-    if fails == 0 || !rng.one_in(fails) {
-        record.ok.extend(numbers);
-        return Ok(());
-    }
-    match rng.below(3) {
-        0 => {
-            cx.fail(0, WriteError::permanent("bad"));
-            record.bad.push(numbers[0]);
-            record.ok.extend(&numbers[1..]);
-            Ok(())
-        }
-        1 => {
-            record.bad.extend(numbers);
-            Err(WriteError::transient("no"))
-        }
-        _ => {
-            record.bad.extend(numbers);
-            Err(WriteError::disconnected("?").applied(Applied::Unknown))
-        }
     }
 }
 

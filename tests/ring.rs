@@ -6,14 +6,10 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::thread;
 
-use common::{Census, Rng, Tracked};
+use common::{Census, OWN, Rng, Tracked, assert_in_order};
 use sluicegate::ring::{PopError, PushError, Ring, RunError};
-
-/// Numbers of one producer's items start here times its index.
-const OWN: u64 = 1 << 40;
 
 #[test]
 fn many_producers_and_consumers_and_a_close_at_a_random_moment() {
@@ -50,11 +46,7 @@ fn many_producers_and_consumers_and_a_close_at_a_random_moment() {
         );
         assert_eq!((ring.pushed(), ring.popped(), ring.len()), (at_close, at_close, 0));
         for numbers in &popped {
-            let mut last = HashMap::new();
-            for number in numbers {
-                let before = last.insert(number / OWN, *number);
-                assert!(before.is_none_or(|before| before < *number), "order of a producer");
-            }
+            assert_in_order(numbers);
         }
         let mut all: Vec<u64> = popped.into_iter().flatten().collect();
         all.sort_unstable();

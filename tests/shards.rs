@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    Gate, Going, LONG, Rng, assert_balances, block_on, no_second_try, null_sinks, sink_of, until,
+    Gate, Going, LONG, OWN, Rng, assert_balances, assert_in_order, block_on, no_second_try,
+    null_sinks, sink_of, until,
 };
-use shard_rig::{Books, OWN, assert_in_order, gates, homes, two_nodes};
+use shard_rig::{Books, gates, homes, two_nodes};
 use sluicegate::{
     Batch, Batcher, Builder, ConfigError, Flusher, Home, OnFailure, Overflow, Pin, Producer, Retry,
     Shards, SinkFactory, SpawnError, WriteContext, WriteError, sink,

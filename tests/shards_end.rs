@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::{
-    Gate, LONG, POLICIES, Rng, Wakes, assert_balances, block_on, holding, no_second_try,
-    random_sinks, sink_of, until,
+    Gate, LONG, OWN, POLICIES, Rng, Wakes, assert_balances, assert_in_order, assert_once, block_on,
+    holding, no_second_try, random_sinks, sink_of, until,
 };
-use shard_rig::{Books, OWN, assert_in_order, assert_once, gates, homes, two_nodes};
+use shard_rig::{Books, gates, homes, two_nodes};
 use sluicegate::{
     AddError, Batch, Batcher, FlushError, OnFailure, Stuck, WhenFull, WriteContext, WriteError,
 };

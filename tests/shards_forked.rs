@@ -4,33 +4,21 @@
 //! The forking is done by a process of its own, this test run anew: the harness is not forked.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 mod shard_rig;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::time::Duration;
 
-use common::{Gate, LONG, block_on, poll_once};
-use shard_rig::{Books, OWN, gates, homes, two_nodes};
+use common::forks::{exit_after, fork, run_anew};
+use common::{Gate, LONG, OWN, block_on, poll_once};
+use shard_rig::{Books, gates, homes, two_nodes};
 use sluicegate::{AddError, AddReason, Batcher, FlushError, Home, Overflow, Producer, Stuck};
-
-/// Seconds after which a child that hangs is ended by its alarm.
-const ALARM: u32 = 60;
-/// Exit codes of a child: all is well, a check failed or something else panicked.
-const WELL: i32 = 0;
-const PANICKED: i32 = 200;
 
 #[test]
 fn every_shard_says_so() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "scene", "--ignored", "--nocapture", "--test-threads=1"]);
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}\n{err}", output.status);
+    run_anew("scene", &[]);
 }
 
 #[test]
@@ -64,26 +52,13 @@ fn in_child(
     let waiter = producers[0].clone();
     let mut waiting = waiter.add_async(7);
     assert!(poll_once(&mut waiting).is_pending(), "all is full");
-    // SAFETY: the child calls nothing that another thread of this process would have to answer: that
-    // is what is tested. It leaves by `_exit`.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "no process");
-    if pid == 0 {
-        // SAFETY: `alarm` and `_exit` touch no memory.
-        unsafe { libc::alarm(ALARM) };
-        let child = || {
+    let Some(child) = fork() else {
+        exit_after(|| {
             assert!(matches!(block_on(&mut waiting), Err(AddError::Forked(7))));
             check(batcher, producers, follows);
-        };
-        let code = catch_unwind(AssertUnwindSafe(child)).map_or(PANICKED, |()| WELL);
-        // SAFETY: as above.
-        unsafe { libc::_exit(code) };
-    }
-    let mut status = 0;
-    // SAFETY: it writes one number, to which nothing else points.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    assert_eq!((waited, libc::WIFEXITED(status)), (pid, true), "hung, or died: {status}");
-    assert_eq!(libc::WEXITSTATUS(status), WELL, "a check has failed: see above");
+        })
+    };
+    assert_eq!(child.wait(), 0, "a check has failed: see above");
     gates.iter().for_each(Gate::open);
     block_on(waiting).unwrap();
     let report = batcher.shutdown(LONG);

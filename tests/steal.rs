@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Rng, random_sinks, sink_of, until};
-use shard_rig::{Books, OWN, assert_once, gates, homes, two_memories, two_nodes};
+use common::{Gate, LONG, OWN, Rng, assert_once, random_sinks, sink_of, until};
+use shard_rig::{Books, gates, homes, two_memories, two_nodes};
 use sluicegate::{Batch, Batcher, Builder, Plain, Producer, Retry, WriteContext, WriteError};
 
 /// Items from here on are there to bring a flusher into its sink.

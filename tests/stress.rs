@@ -7,37 +7,24 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Census, Going, LONG, Rng, Tracked, assert_balances, no_second_try, random_sinks};
-use sluicegate::{
-    AddReason, Applied, Batch, Batcher, FailedItem, FlushWhen, Producer, Shutdown, WriteContext,
-    WriteError,
+use common::stress::{Fails, Shared, keep_on, weight};
+use common::{
+    Census, Going, LONG, OWN, Rng, Tracked, assert_balances, assert_in_order, no_second_try,
+    random_sinks,
 };
+use sluicegate::{AddReason, Batcher, FailedItem, FlushWhen, Producer, Shutdown};
 
 const DEFAULT_SECONDS: u64 = 20;
-/// Numbers of one producer's items start here times its index.
-const OWN: u64 = 1 << 40;
 
 #[test]
 fn everything_at_once() {
-    let seconds = std::env::var("SLUICEGATE_STRESS").ok();
-    let seconds = seconds.map_or(DEFAULT_SECONDS, |seconds| seconds.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut rng = Rng::seeded();
-    let (mut runs, mut items) = (0, 0);
-    while Instant::now() < end {
-        let run = Run::random(&mut rng);
-        items += run.go(&mut rng);
-        runs += 1;
-    }
-    assert!(runs > 0 || seconds == 0);
-    assert!(items > 0 || seconds == 0, "{runs} runs without an item");
+    keep_on(DEFAULT_SECONDS, |rng| Run::random(rng).go(rng));
 }
 
 /// What one run is like.
@@ -50,24 +37,13 @@ struct Run {
     delay: Option<Duration>,
     idle: bool,
     bytes: Option<u64>,
-    /// One call in so many fails; 0: none.
-    fails: u64,
+    fails: Fails,
     tell: bool,
     /// Items that each producer adds, unless the engine is closed before.
     each: u64,
     close_early: bool,
     deadline: Duration,
 }
-
-/// What sinks have said of the items, in the order of their calls.
-#[derive(Default)]
-struct Record {
-    ok: Vec<u64>,
-    bad: Vec<u64>,
-    told: Vec<u64>,
-}
-
-type Shared = Arc<Mutex<Record>>;
 
 impl Run {
     fn random(rng: &mut Rng) -> Self {
@@ -81,7 +57,7 @@ impl Run {
             delay: (!rng.one_in(4)).then(|| Duration::from_micros(micros)),
             idle: rng.one_in(4),
             bytes: rng.one_in(3).then(|| 1 + rng.below(60)),
-            fails: rng.pick(&[0, 2, 10]),
+            fails: Fails { one_in: rng.pick(&[0, 2, 10]), panics: true },
             tell: rng.one_in(2),
             each: rng.below(2_000),
             close_early: rng.one_in(2),
@@ -136,7 +112,6 @@ impl Run {
             .flushers(self.flushers)
             .flush_when(if self.idle { FlushWhen::Idle } else { FlushWhen::Due });
         if let Some(bytes) = self.bytes {
-            let weight = |item: &Tracked| usize::try_from(item.number % 23).unwrap();
             builder = builder.weight(weight).max_batch_bytes(bytes);
         }
         if self.tell {
@@ -151,7 +126,7 @@ impl Run {
         builder
             .spawn(random_sinks(rng, move |batch, cx, rng| {
                 rng.pause();
-                answer(batch, cx, &shared, fails, rng)
+                fails.answer(batch, cx, &shared, rng)
             }))
             .unwrap()
     }
@@ -197,15 +172,14 @@ impl Run {
         } else {
             assert_eq!(self.deadline, Duration::ZERO, "{self:?} {:?}", report.left_behind);
         }
-        let handed_back = report.unflushed.iter().map(|item| item.number);
-        let all: Vec<u64> =
-            record.ok.iter().chain(&record.bad).copied().chain(handed_back.clone()).collect();
+        let handed_back: Vec<_> = report.unflushed.iter().map(|item| item.number).collect();
+        let all = [&record.ok[..], &record.bad, &handed_back].concat();
         let expected =
             accepted.iter().zip(0..).flat_map(|(n, id)| id * OWN..id * OWN + n).collect();
         assert_same(all, expected, "each item once");
-        assert_in_order(handed_back, "what is handed back is in order");
+        assert_in_order(&handed_back);
         if self.flushers == 1 {
-            assert_in_order(record.ok.iter().copied(), "one flusher writes in order");
+            assert_in_order(&record.ok);
         }
         assert!(census.made() >= tally.enqueued);
         tally.enqueued
@@ -219,57 +193,8 @@ fn assert_same(mut left: Vec<u64>, mut right: Vec<u64>, what: &str) {
     assert!(left == right, "{what}");
 }
 
-/// Of each producer.
-#[track_caller]
-fn assert_in_order(numbers: impl Iterator<Item = u64>, what: &str) {
-    let mut last = HashMap::new();
-    for number in numbers {
-        let before = last.insert(number / OWN, number);
-        assert!(before.is_none_or(|before| before < number), "{what}: {before:?}, {number}");
-    }
-}
-
 fn until_done(producers: &[thread::ScopedJoinHandle<'_, u64>]) {
     common::until("the producers are done", || producers.iter().all(|p| p.is_finished()));
-}
-
-/// A random answer, written down before it is given.
-fn answer(
-    batch: &Batch<Tracked>,
-    cx: &mut WriteContext<'_>,
-    record: &Shared,
-    fails: u64,
-    rng: &mut Rng,
-) -> Result<(), WriteError> {
-    let mut record = record.lock().unwrap();
-    let numbers = batch.iter().map(|item| item.number);
-    if fails == 0 || !rng.one_in(fails) {
-        record.ok.extend(numbers);
-        return Ok(());
-    }
-    let kind = rng.below(4);
-    if kind > 0 {
-        record.bad.extend(numbers.clone());
-    }
-    match kind {
-        0 => {
-            for (index, number) in numbers.enumerate() {
-                if rng.one_in(2) {
-                    cx.fail(index, WriteError::permanent("bad"));
-                    record.bad.push(number);
-                } else {
-                    record.ok.push(number);
-                }
-            }
-            Ok(())
-        }
-        1 => Err(WriteError::transient("no")),
-        2 => Err(WriteError::disconnected("?").applied(Applied::Unknown)),
-        _ => {
-            drop(record);
-            resume_unwind(Box::new("as planned"))
-        }
-    }
 }
 
 /// Adds up to `each` items in every way; returns how many were taken.

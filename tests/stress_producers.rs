@@ -12,21 +12,20 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Census, LONG, POLICIES, Rng, assert_balances, no_second_try, random_sinks, until};
-use futures_util::future::join_all;
-use sluicegate::{
-    Ack, AckReason, Applied, Batch, Batcher, DropReason, Producer, Shutdown, Tracked, WhenFull,
-    WriteContext, WriteError,
+use common::stress::{self, Fails, keep_on};
+use common::{
+    Census, LONG, OWN, POLICIES, Rng, assert_balances, assert_in_order, assert_once, no_second_try,
+    random_sinks, until,
 };
+use futures_util::future::join_all;
+use sluicegate::{Ack, AckReason, Batcher, DropReason, Producer, Shutdown, Tracked, WhenFull};
 use tokio::runtime::{self, Runtime};
 
 const DEFAULT_SECONDS: u64 = 10;
 const TASKS: u64 = 64;
 const THREADS: u64 = 8;
-/// Numbers of one producer's items start here times its index.
-const OWN: u64 = 1 << 40;
 /// Bytes of the heaviest item.
 const HEAVIEST: u64 = 7;
 
@@ -34,17 +33,9 @@ type Item = common::Tracked;
 
 #[test]
 fn tasks_and_threads_at_once() {
-    let seconds = std::env::var("SLUICEGATE_STRESS").ok();
-    let seconds = seconds.map_or(DEFAULT_SECONDS, |seconds| seconds.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut rng = Rng::seeded();
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
     let runtime = runtime.unwrap();
-    let mut items = 0;
-    while Instant::now() < end {
-        items += Run::random(&mut rng).go(&mut rng, &runtime);
-    }
-    assert!(items > 0 || seconds == 0, "not one item");
+    keep_on(DEFAULT_SECONDS, |rng| Run::random(rng).go(rng, &runtime));
 }
 
 /// What one run is like.
@@ -56,8 +47,7 @@ struct Run {
     size: usize,
     budget: Option<u64>,
     age: Option<Duration>,
-    /// One call in so many fails; 0: none.
-    fails: u64,
+    fails: Fails,
     /// Who takes failed items and those let go.
     tell: bool,
     each: u64,
@@ -69,9 +59,8 @@ struct Run {
 /// What is known of the items from outside the engine.
 #[derive(Default)]
 struct Record {
-    /// In the order of the sinks' calls.
-    ok: Mutex<Vec<u64>>,
-    failed: AtomicU64,
+    /// By the sinks.
+    seen: stress::Shared,
     told_failed: AtomicU64,
     told_dropped: AtomicU64,
 }
@@ -101,7 +90,7 @@ impl Run {
             size: 1 + rng.index(depth),
             budget: rng.one_in(2).then(|| rng.pick(&[8, 50, 10_000])),
             age: rng.one_in(4).then(|| Duration::from_micros(rng.pick(&[1, 50, 5_000]))),
-            fails: rng.pick(&[0, 3, 10]),
+            fails: Fails { one_in: rng.pick(&[0, 3, 10]), panics: true },
             tell: rng.one_in(2),
             each: rng.below(60),
             close_early: rng.one_in(2),
@@ -185,7 +174,7 @@ impl Run {
     }
 
     fn start(&self, record: &Arc<Record>, rng: &mut Rng) -> Batcher<Item, Tracked> {
-        let (rng, fails, shared) = (rng.fork(), self.fails, Arc::clone(record));
+        let (rng, fails, shared) = (rng.fork(), self.fails, Arc::clone(&record.seen));
         let mut builder = no_second_try(Batcher::builder())
             .with_acks()
             .queue_depth(self.depth)
@@ -216,7 +205,7 @@ impl Run {
         builder
             .spawn(random_sinks(rng, move |batch, cx, rng| {
                 rng.pause();
-                answer(batch, cx, &shared, fails, rng)
+                fails.answer(batch, cx, &shared, rng)
             }))
             .unwrap()
     }
@@ -248,16 +237,20 @@ impl Run {
             // A task that is aborted between its add and its note: one item each.
             assert!((added..=added + aborted as u64).contains(&tally.enqueued), "{self:?}");
         }
-        let ok = record.ok.lock().unwrap();
+        let stress::Record { ok, bad, .. } = &*record.seen.lock().unwrap();
         assert_eq!(tally.flushed_ok, ok.len() as u64, "{self:?}");
         let failed = tally.flushed_fail + tally.unknown;
-        assert_eq!(failed, record.failed.load(Ordering::Relaxed), "{self:?}");
+        assert_eq!(failed, bad.len() as u64, "{self:?}");
         if self.tell {
             assert_eq!(failed, record.told_failed.load(Ordering::Relaxed), "{self:?}");
             assert_eq!(drops, record.told_dropped.load(Ordering::Relaxed), "{self:?}");
         }
-        assert_in_order(&ok, self.flushers == 1);
-        assert_in_order(&report.unflushed.iter().map(|item| item.number).collect::<Vec<_>>(), true);
+        assert_once(ok);
+        if self.flushers == 1 {
+            assert_in_order(ok);
+        }
+        let handed_back: Vec<_> = report.unflushed.iter().map(|item| item.number).collect();
+        assert_in_order(&handed_back);
         let acks = |reason| ends.iter().filter_map(|ends| ends.acks.get(&reason)).sum::<u64>();
         assert!(acks(None) <= tally.flushed_ok);
         assert!(acks(Some(AckReason::Failed)) <= tally.flushed_fail);
@@ -288,61 +281,6 @@ struct Teller {
 impl Drop for Teller {
     fn drop(&mut self) {
         self.to.lock().unwrap().push(std::mem::take(&mut self.ends));
-    }
-}
-
-/// Each item once, and each producer's in its order.
-#[track_caller]
-fn assert_in_order(numbers: &[u64], in_order: bool) {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_unstable();
-    assert!(sorted.windows(2).all(|pair| pair[0] < pair[1]), "an item was there twice");
-    let mut last = HashMap::new();
-    for number in numbers.iter().filter(|_| in_order) {
-        let before = last.insert(number / OWN, number);
-        assert!(before.is_none_or(|before| before < number), "{before:?}, {number}");
-    }
-}
-
-/// A random answer, written down before it is given.
-fn answer(
-    batch: &Batch<Item>,
-    cx: &mut WriteContext<'_>,
-    record: &Record,
-    fails: u64,
-    rng: &mut Rng,
-) -> Result<(), WriteError> {
-    let failed = |items: u64| _ = record.failed.fetch_add(items, Ordering::Relaxed);
-    let all = batch.len() as u64;
-    if fails == 0 || !rng.one_in(fails) {
-        record.ok.lock().unwrap().extend(batch.iter().map(|item| item.number));
-        return Ok(());
-    }
-    match rng.below(4) {
-        0 => {
-            let mut ok = record.ok.lock().unwrap();
-            for (index, item) in batch.iter().enumerate() {
-                if rng.one_in(2) {
-                    cx.fail(index, WriteError::permanent("bad"));
-                    failed(1);
-                } else {
-                    ok.push(item.number);
-                }
-            }
-            Ok(())
-        }
-        1 => {
-            failed(all);
-            Err(WriteError::transient("no"))
-        }
-        2 => {
-            failed(all);
-            Err(WriteError::disconnected("?").applied(Applied::Unknown))
-        }
-        _ => {
-            failed(all);
-            resume_unwind(Box::new("as planned"))
-        }
     }
 }
 

@@ -18,13 +18,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod basis;
+#[path = "../compare/src/probe.rs"]
 mod probe;
 mod record;
+#[path = "../compare/src/figures/spread.rs"]
+mod spread;
 mod table;
 
-pub use basis::{Basis, Middle, Spread};
+pub use basis::{Basis, Middle};
 pub use probe::{Label, probe};
 pub use record::{Record, Row};
+pub use spread::Spread;
 pub use table::{short, table};
 
 use std::path::PathBuf;

@@ -1,7 +1,6 @@
 //! The figures of a bench as a table of Markdown: a line for each case, a column for each measure.
 
-use super::basis::{Basis, Middle, Spread};
-use super::{Label, Record};
+use super::{Basis, Label, Middle, Record, Spread};
 
 /// The table, in columns that are straight on a terminal, too, and which turns count.
 pub fn table(record: &Record, bench: &str) -> String {

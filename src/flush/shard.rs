@@ -418,7 +418,7 @@ impl<T, M: Mode<T>> Shard<T, M> {
     }
 
     /// Refuses every add from now on, wakes everyone who waits for this shard, and returns the items
-    /// ever added.
+    /// ever added to the shared ring, which the models compare with what producers were told.
     pub fn close(&self) -> u64 {
         if let Some(owned) = &self.owned {
             owned.close(); // first: see `OwnedRings::look`

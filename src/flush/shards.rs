@@ -69,9 +69,11 @@ impl<T, M: Mode<T>> Shared<T, M> {
         self.any().forked()
     }
 
-    /// Refuses every add from now on, wakes everyone who waits, and returns the items ever added.
-    pub fn close(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.close()).sum()
+    /// Refuses every add from now on, and wakes everyone who waits.
+    pub fn close(&self) {
+        for shard in &self.shards {
+            shard.close();
+        }
     }
 
     /// Whether adds are refused.

@@ -1,8 +1,14 @@
-//! What the tests share: a door inside sinks, a log of batches, items that count their drops, and
-//! seeds.
+//! What the tests share: a door inside sinks, a log of batches, items that count their drops, the
+//! order of numbers, and seeds.
 
 #![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
 
+#[cfg(unix)]
+pub mod forks;
+pub mod owned;
+pub mod stress;
+
+use std::collections::{HashMap, HashSet};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,12 +17,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use sluicegate::{
-    Batch, Batcher, Builder, FlushReason, Flusher, Mode, SinkFactory, Tally, WhenFull,
+    Batch, Batcher, Builder, FlushReason, Flusher, Mode, Sink, SinkFactory, Tally, WhenFull,
     WriteContext, WriteError, sink,
 };
 
 /// A limit against hanging, never a measurement.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// Numbers of one producer's items start here times its index.
+pub const OWN: u64 = 1 << 40;
 
 /// Every policy for a full queue.
 pub const POLICIES: [WhenFull; 4] =
@@ -260,7 +269,16 @@ impl<T: Clone + Send + 'static> Log<T> {
         })
     }
 
-    /// Likewise, and come to the gate with what they have written down.
+    /// One such sink, for a pump.
+    pub fn sink(&self) -> impl Sink<T> + use<T> {
+        let log = self.clone();
+        sink::from_fn(move |batch: &Batch<T>, cx: &mut WriteContext<'_>| {
+            log.record(batch, cx);
+            Ok(())
+        })
+    }
+
+    /// As the factory's, and they come to the gate with what they have written down.
     pub fn gated(&self, gate: &Gate) -> impl SinkFactory<T> + use<T> {
         let (log, gate) = (self.clone(), gate.clone());
         sink_of(move |batch: &Batch<T>, cx: &mut WriteContext<'_>| {
@@ -309,6 +327,25 @@ impl Drop for Tracked {
 #[track_caller]
 pub fn assert_balances(tally: &Tally) {
     assert!(tally.balances(), "{tally:?}");
+}
+
+/// Each item once.
+#[track_caller]
+pub fn assert_once(numbers: &[u64]) {
+    let mut seen = HashSet::new();
+    for number in numbers {
+        assert!(seen.insert(number), "{number} was there twice");
+    }
+}
+
+/// Of each producer, and so each item once.
+#[track_caller]
+pub fn assert_in_order(numbers: &[u64]) {
+    let mut last = HashMap::new();
+    for number in numbers {
+        let before = last.insert(number / OWN, number);
+        assert!(before.is_none_or(|before| before < number), "{before:?}, {number}");
+    }
 }
 
 /// Random numbers (`SplitMix64`), the same for the same seed.

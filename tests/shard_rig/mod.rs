@@ -3,7 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // each file of tests uses its part
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use sluicegate::placement::{Cpu, NumaNode, Topology};
@@ -12,9 +12,6 @@ use sluicegate::{
 };
 
 use crate::common::Gate;
-
-/// Numbers of one producer's items start here times its index.
-pub const OWN: u64 = 1 << 40;
 
 /// So many nodes of two CPUs each, of which only the first has memory: nothing is bound.
 pub fn nodes(number: u32) -> Topology {
@@ -98,26 +95,6 @@ impl Books {
 /// Gates of so many flushers.
 pub fn gates(number: usize) -> Vec<Gate> {
     (0..number).map(|_| Gate::new()).collect()
-}
-
-/// Each item once.
-#[track_caller]
-pub fn assert_once(numbers: &[u64]) {
-    let mut seen = HashSet::new();
-    for number in numbers {
-        assert!(seen.insert(number), "{number} was there twice");
-    }
-}
-
-/// Each item once, and each producer's in its order.
-#[track_caller]
-pub fn assert_in_order(numbers: &[u64]) {
-    assert_once(numbers);
-    let mut last = HashMap::new();
-    for number in numbers {
-        let before = last.insert(number / OWN, number);
-        assert!(before.is_none_or(|before| before < number), "{before:?}, {number}");
-    }
 }
 
 /// A producer of each shard of an engine whose nodes have one each.

@@ -1,8 +1,6 @@
 //! Where and with what it was measured.
 
-use std::fs;
-use std::process::Command;
-use std::thread;
+mod here;
 
 use crate::args::Options;
 
@@ -10,37 +8,13 @@ const LOCK: &str = include_str!("../Cargo.lock");
 
 /// Names and values, for the head of the CSV file.
 pub fn facts(options: &Options) -> Vec<(String, String)> {
-    let facts = [
-        ("date", said_by("date", &["-u", "+%F"])),
-        ("machine", machine()),
-        ("system", said_by("uname", &["-sr"])),
-        ("compiler", said_by("rustc", &["--version"])),
-        ("commit", said_by("git", &["describe", "--always", "--dirty", "--exclude=*"])),
-        ("command", format!("make compare ARGS=\"{}\"", options.given)),
-    ];
-    facts.map(|(name, value)| (name.to_owned(), value)).into()
-}
-
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model);
-    let kind = if info.contains(" hypervisor") { ", virtual" } else { "" };
-    let cpus = thread::available_parallelism().map_or(0, usize::from);
-    format!("{model}, {cpus} CPUs{kind}")
-}
-
-fn said_by(command: &str, args: &[&str]) -> String {
-    let output = Command::new(command).args(args).output().ok().filter(|out| out.status.success());
-    output.map_or("?".into(), |out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+    let command = ("command", format!("make compare ARGS=\"{}\"", options.given));
+    let facts = here::facts().into_iter().chain([command]);
+    facts.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The version of a package in this program's lock file; of none: the standard library's, or our
 /// own few lines.
 pub fn version(package: Option<&str>) -> String {
-    let Some(package) = package else { return "-".into() };
-    let name = format!("name = \"{package}\"");
-    let mut lines = LOCK.lines().skip_while(|line| *line != name).skip(1);
-    let version = lines.next().and_then(|line| line.strip_prefix("version = "));
-    version.map_or("?".into(), |version| version.trim_matches('"').to_owned())
+    package.map_or("-", |package| here::version(LOCK, package)).to_owned()
 }

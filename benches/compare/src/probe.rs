@@ -1,12 +1,12 @@
 //! How far apart two CPUs are: nanoseconds per round trip of one cache line between two threads. On
 //! virtual machines that changes while one measures, and figures with it, fourfold.
+//!
+//! The library's own benches have this file, too (`benches/common`): it needs nothing but `std`.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use crossbeam_utils::CachePadded;
 
 /// Below it CPUs are near.
 const NEAR_NS: f64 = 100.0;
@@ -33,9 +33,13 @@ pub enum Label {
     Moved,
     /// One of them says that another program had a CPU. Its turn says nothing.
     Busy,
+    /// There were none: one thread, so that the distance does not matter.
+    Alone,
 }
 
 impl Label {
+    const ALL: [Self; 5] = [Self::Near, Self::Far, Self::Moved, Self::Busy, Self::Alone];
+
     /// From the probes before and after.
     pub fn of(before: f64, after: f64) -> Self {
         if before.max(after) > BUSY_NS {
@@ -56,58 +60,63 @@ impl Label {
             Self::Far => "far",
             Self::Moved => "moved",
             Self::Busy => "busy",
+            Self::Alone => "alone",
         }
     }
 
     /// The label of this word.
     pub fn read(name: &str) -> Option<Self> {
-        [Self::Near, Self::Far, Self::Moved, Self::Busy]
-            .into_iter()
-            .find(|label| label.name() == name)
+        Self::ALL.into_iter().find(|label| label.name() == name)
     }
 }
 
-/// Waits until the line says so; false if the probe is over.
-fn wait_for(line: &AtomicU64, turn: u64) -> bool {
-    let mut looks = 0_u32;
-    loop {
-        match line.load(Ordering::Relaxed) {
-            OVER => return false,
-            now if now == turn => return true,
-            _ => {}
-        }
-        looks += 1;
-        if looks.is_multiple_of(512) {
-            thread::yield_now(); // both threads may be on one CPU
-        } else {
-            spin_loop();
+/// A cache line of its own; two, since prefetchers fetch pairs.
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Line {
+    /// Waits until the line says so; false if the probe is over.
+    fn wait_for(&self, turn: u64) -> bool {
+        let mut looks = 0_u32;
+        loop {
+            match self.0.load(Ordering::Relaxed) {
+                OVER => return false,
+                now if now == turn => return true,
+                _ => {}
+            }
+            looks += 1;
+            if looks.is_multiple_of(512) {
+                thread::yield_now(); // both threads may be on one CPU
+            } else {
+                spin_loop();
+            }
         }
     }
 }
 
 /// The median of short bursts, so that a thread that is stopped for a while does not count.
 pub fn probe() -> f64 {
-    let line = CachePadded::new(AtomicU64::new(0));
+    let line = Line(AtomicU64::new(0));
     let begin = Instant::now();
     let burst = |burst| {
         let start = Instant::now();
         for turn in burst * TRIPS..(burst + 1) * TRIPS {
-            line.store(2 * turn + 1, Ordering::Relaxed);
-            wait_for(&line, 2 * turn + 2);
+            line.0.store(2 * turn + 1, Ordering::Relaxed);
+            line.wait_for(2 * turn + 2);
         }
         start.elapsed().as_nanos() as f64 / TRIPS as f64
     };
     let mut bursts: Vec<f64> = thread::scope(|scope| {
         scope.spawn(|| {
             let mut turn = 1;
-            while wait_for(&line, turn) {
-                line.store(turn + 1, Ordering::Relaxed);
+            while line.wait_for(turn) {
+                line.0.store(turn + 1, Ordering::Relaxed);
                 turn += 2;
             }
         });
         let bursts = (0..BURSTS).map(burst).take_while(|_| begin.elapsed() < ENOUGH);
         let bursts: Vec<f64> = bursts.collect();
-        line.store(OVER, Ordering::Relaxed);
+        line.0.store(OVER, Ordering::Relaxed);
         bursts
     });
     bursts.sort_by(f64::total_cmp);
