@@ -41,7 +41,7 @@ fn figure(of: fn(&Latency) -> f64) -> impl Fn(&Row<Latency>) -> Option<f64> {
 }
 
 fn p99(record: &Latencies, name: &str) -> Option<Spread> {
-    record.spread(SHAPE, name, figure(|latency| latency.p99))
+    record.spread(SHAPE, name, figure(|turn| turn.p99))
 }
 
 fn targets(record: &Latencies) -> String {
@@ -49,35 +49,45 @@ fn targets(record: &Latencies) -> String {
         "| | p99, µs (quartiles) | rounds | CPUs | target | | peers that are lower: p99 of ours by \
          theirs (quartiles) | |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for ours in [name::ADD, name::OWNED] {
-        let Some(spread) = p99(record, ours) else { continue };
-        let verdict = |met| if met { "met" } else { "**missed**" };
-        let lower = lower(record, ours);
-        let _ = writeln!(
-            text,
-            "| {ours} | {} | {} | {} | {TARGET_US:.0} | {} | {} | {} |",
-            words(spread),
-            spread.count,
-            record.basis(SHAPE).name(),
-            verdict(spread.median < TARGET_US),
-            if lower.is_empty() { "none".into() } else { lower.join("; ") },
-            verdict(lower.is_empty()),
-        );
+    for ours in [name::ADD, name::OWNED].into_iter().filter(|ours| record.took_part(ours)) {
+        let _ = writeln!(text, "| {ours} |{}", line(record, ours));
     }
     text
 }
 
-/// Peers with a lower p99 at no more CPU.
-fn lower(record: &Latencies, ours: &str) -> Vec<String> {
+fn line(record: &Latencies, ours: &str) -> String {
+    let Some(p99) = p99(record, ours) else {
+        return format!(" - | 0 | - | {TARGET_US:.0} | no turn that counts | - | |");
+    };
+    let verdict = |met| if met { "met" } else { "**missed**" };
+    let peers = peers(record, ours);
+    let lower: Vec<String> = peers.iter().flatten().cloned().collect();
+    let (lower, none_lower) = match (peers.len(), lower.len()) {
+        (0, _) => ("-".into(), "no round with a peer"),
+        (all, 0) => (format!("none of {all}"), verdict(true)),
+        _ => (lower.join("; "), verdict(false)),
+    };
+    format!(
+        " {} | {} | {} | {TARGET_US:.0} | {} | {lower} | {none_lower} |",
+        words(p99),
+        p99.count,
+        record.basis(SHAPE).name(),
+        verdict(p99.median < TARGET_US),
+    )
+}
+
+/// One for each peer that had a round with ours: its name and how much lower its p99 is, if that is
+/// so at no more CPU.
+fn peers(record: &Latencies, ours: &str) -> Vec<Option<String>> {
     let peers = in_order(record).into_iter().filter(|who| who.kind() == Kind::Queue);
-    let lower = peers.filter_map(|who| {
+    let compared = peers.filter_map(|who| {
         let pair = [ours, who.name()];
-        let p99 = record.ratio(SHAPE, pair, figure(|latency| latency.p99))?;
-        let cores = record.ratio(SHAPE, pair, figure(|latency| latency.cores))?;
+        let p99 = record.ratio(SHAPE, pair, figure(|turn| turn.p99))?;
+        let cores = record.ratio(SHAPE, pair, figure(|turn| turn.cores))?;
         let is_lower = p99.median > 1.0 && 1.0 / cores.median <= AS_MANY;
-        is_lower.then(|| format!("{} {}", who.name(), words(p99)))
+        Some(is_lower.then(|| format!("{} {}", who.name(), words(p99))))
     });
-    lower.collect()
+    compared.collect()
 }
 
 /// A line for each contestant, the lowest p99 first.

@@ -220,6 +220,16 @@ fn latency_names_peers_that_are_lower_at_no_more_cpu() {
         .map(|line| section.find(line).expect("a row"));
     assert!(places.is_sorted(), "the lowest first:\n{section}");
     assert_eq!(latency::section(&written(Vec::new())), "");
+    let alone = |label| {
+        let row =
+            turn(1, "sluicegate add", label, Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores: 1.5 });
+        latency::section(&written(vec![row]))
+    };
+    assert!(alone(Label::Busy).contains("| no turn that counts |"));
+    assert!(alone(Label::Near).contains("| met | - | no round with a peer |"));
+    let far = latencies().rows.into_iter().filter(|row| row.label == Label::Far).collect();
+    let far = latency::section(&written(far));
+    assert!(far.contains("| far | 100 | **missed** | flume 900 (900–900) | **missed** |"), "{far}");
 }
 
 #[test]
