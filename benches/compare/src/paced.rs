@@ -26,6 +26,8 @@ pub const SHAPE: Shape = Shape { producers: 1, bytes: 8, depth: DEPTH };
 pub const ITEMS: u64 = 550_000;
 /// Nanoseconds from one item to the next.
 const EVERY: u64 = 1_000;
+/// The sender spins, or the consumer that it waits for runs: with less, somebody else did.
+const WHOLE_CORE: f64 = 0.98;
 /// In place of a time: it was not yet there.
 const NEVER: u64 = u64::MAX;
 
@@ -152,6 +154,10 @@ impl Measure for Latency {
     fn of(numbers: &[f64]) -> Option<Self> {
         let &[p50, p99, p999, cores] = numbers else { return None };
         Some(Self { p50, p99, p999, cores })
+    }
+
+    fn disturbed(&self) -> bool {
+        self.cores < WHOLE_CORE
     }
 }
 

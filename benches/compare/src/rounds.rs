@@ -94,6 +94,8 @@ fn turns_of<M: Measure>(
         };
         let measured = measure::<M>(*who, &Work { shape, items }, items / 10);
         let after = probe();
+        let disturbed = measured.as_ref().is_ok_and(Measure::disturbed);
+        let label = if disturbed { Label::Busy } else { Label::of(before, after) };
         if let Err(why) = &measured {
             let Shape { producers, bytes, .. } = shape;
             eprintln!("{}: {}, {producers} × {bytes} bytes: {why}", who.name(), M::WORD);
@@ -101,7 +103,7 @@ fn turns_of<M: Measure>(
         }
         record.add(&Row {
             round,
-            label: Label::of(before, after),
+            label,
             contestant: who.name().to_owned(),
             version: machine::version(who.package()),
             shape,

@@ -244,6 +244,13 @@ fn a_turns_words_are_its_numbers() {
 }
 
 #[test]
+fn a_sender_without_its_cpu_was_disturbed() {
+    let turn = |cores| Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores };
+    assert!(turn(0.9).disturbed());
+    assert!(!turn(1.0).disturbed() && !turn(2.0).disturbed());
+}
+
+#[test]
 fn latency_is_asked_of_queues_and_of_the_engine_as_it_is_used() {
     let names = |kind| {
         let asked = FIELD.iter().filter(move |who| paced::takes_part(**who) && who.kind() == kind);

@@ -29,6 +29,11 @@ pub trait Measure: Sized {
 
     /// From the numbers.
     fn of(numbers: &[f64]) -> Option<Self>;
+
+    /// Whether the numbers themselves say that another program had a CPU.
+    fn disturbed(&self) -> bool {
+        false
+    }
 }
 
 /// From the first add to the end of the last fold.
