@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures the same work through sluicegate and through what a user could pick instead (benches/compare), and writes
-# docs/performance/compare.csv, .md and .svg. Proves only that every contestant delivers each item once.
+# Measures the same work through sluicegate and through what a user could pick instead (benches/compare): items/s, and
+# latency at 1 M items/s. Writes docs/performance/compare.csv, .md and .svg, and compare-latency.csv. Proves only that
+# every contestant delivers each item once.
 #
 # All contestants take turns, round after round, each in a process of its own; ratios are taken within a round. Probes
 # around each turn tell how far apart the CPUs are. The machine should have nothing else to do: turns during which

@@ -14,10 +14,10 @@ const SHALLOW: usize = 4_096;
 const HELP: &str = "usage: compare [OPTION…]
   --rounds N       rounds (7)
   --only NAME      only contestants whose name has this in it; more than once: any of them
-  --producers N,…  numbers of producers (1,2,4,8,16)
-  --items N        items of a turn, instead of as many as take 0.2 s
-  --out DIR        where compare.csv, .md and .svg go (docs/performance)
-  --redraw         measures nothing: makes the table and the chart of the CSV file anew
+  --producers N,…  numbers of producers (1,2,4,8,16); latency is always of one
+  --items N        items of a turn for items/s, instead of as many as take 0.2 s
+  --out DIR        where compare.csv, .md, .svg and compare-latency.csv go (docs/performance)
+  --redraw         measures nothing: makes the tables and the chart of the CSV files anew
   --list           names of the contestants";
 
 /// What to do.
@@ -26,7 +26,7 @@ pub enum Asked {
     Help(String),
     /// One turn, for the parent process.
     Turn(Turn),
-    /// The table and the chart again.
+    /// The tables and the chart again.
     Redraw(PathBuf),
     /// Everything.
     Compare(Options),
@@ -40,7 +40,7 @@ pub struct Options {
     pub only: Vec<String>,
     /// Numbers of producers.
     pub producers: Vec<usize>,
-    /// Items of a turn, if they are not to be found out.
+    /// Items of a turn for items/s, if they are not to be found out.
     pub items: Option<u64>,
     /// The folder for what comes out.
     pub out: PathBuf,

@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::args::DEPTH;
 use crate::contestant::{Contestant, Kind, Shape};
 use crate::field::FIELD;
-use crate::record::Record;
+use crate::record::Rates;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
@@ -30,7 +30,7 @@ const LEGEND: [(&str, RGBColor); 5] = [
 ];
 
 /// Draws `u64` items through the deep queue.
-pub fn draw(svg: &Path, record: &Record) -> Drawn {
+pub fn draw(svg: &Path, record: &Rates) -> Drawn {
     let shape = |producers| Shape { producers, bytes: 8, depth: DEPTH };
     let mut panels = [1, 4, 16].map(shape).to_vec();
     panels.retain(|panel| record.shapes().contains(panel));
@@ -54,7 +54,7 @@ pub fn draw(svg: &Path, record: &Record) -> Drawn {
     Ok(())
 }
 
-fn head(area: &Area<'_>, record: &Record) -> Drawn {
+fn head(area: &Area<'_>, record: &Rates) -> Drawn {
     let title = "Million items a second through one consumer that forms batches of 512";
     area.draw_text(title, &("sans-serif", 20).into_text_style(area), (10, 8))?;
     let about = format!("{}, {}", record.fact("machine"), record.fact("date"));
@@ -68,7 +68,7 @@ fn head(area: &Area<'_>, record: &Record) -> Drawn {
     Ok(())
 }
 
-fn bars(record: &Record, shape: Shape) -> Vec<(&'static dyn Contestant, f64)> {
+fn bars(record: &Rates, shape: Shape) -> Vec<(&'static dyn Contestant, f64)> {
     let rate = |who: &&'static dyn Contestant| Some((*who, record.rate(shape, who.name())?.median));
     let mut bars: Vec<_> = FIELD.iter().filter_map(rate).collect();
     bars.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -77,7 +77,7 @@ fn bars(record: &Record, shape: Shape) -> Vec<(&'static dyn Contestant, f64)> {
 
 fn draw_panel(
     area: &Area<'_>,
-    record: &Record,
+    record: &Rates,
     shape: Shape,
     bars: &[(&'static dyn Contestant, f64)],
 ) -> Drawn {

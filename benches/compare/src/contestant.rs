@@ -5,6 +5,8 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::paced::Paced;
+
 /// Items of a batch.
 pub const BATCH: usize = 512;
 
@@ -61,6 +63,9 @@ pub trait Contestant: Sync {
 
     /// Does the work once.
     fn run(&self, work: &Work) -> Outcome;
+
+    /// Does the work once with [`Paced`] items.
+    fn run_paced(&self, work: &Work) -> Outcome;
 }
 
 /// What a contestant's file implements: [`Contestant`] with the type of the items open.
@@ -121,6 +126,9 @@ impl<P: Peer> Contestant for Of<P> {
             64 => P::run::<Wide>(work),
             other => panic!("there are no items of {other} bytes"),
         }
+    }
+    fn run_paced(&self, work: &Work) -> Outcome {
+        P::run::<Paced>(work)
     }
 }
 
@@ -192,6 +200,8 @@ impl Outcome {
 
 /// What is moved.
 pub trait Item: Copy + Default + Send + Sync + Unpin + std::fmt::Debug + 'static {
+    /// Whether it comes at a pace, and somebody waits for it.
+    const PACED: bool = false;
     /// Words of 8 bytes.
     const WORDS: usize;
     /// Item number `number`.
@@ -200,6 +210,9 @@ pub trait Item: Copy + Default + Send + Sync + Unpin + std::fmt::Debug + 'static
     fn word(&self, word: usize) -> u64;
     /// What it adds to the sum: all of its words.
     fn value(&self) -> u64;
+    /// The consumer has it in hand; it is told so once.
+    #[inline]
+    fn arrived(&self) {}
 }
 
 impl Item for u64 {
@@ -254,6 +267,7 @@ impl<T: Item> Batches<T> {
     /// Adds one item to the open batch.
     #[inline]
     pub fn push(&mut self, item: T) {
+        item.arrived();
         self.batch.push(item);
         if self.batch.len() == BATCH {
             self.close();
@@ -269,8 +283,9 @@ impl<T: Item> Batches<T> {
     /// Lets `receive` append up to [`room`](Self::room) items to the open batch.
     #[inline]
     pub fn append<R>(&mut self, receive: impl FnOnce(&mut Vec<T>, usize) -> R) -> R {
-        let room = self.room();
+        let (open, room) = (self.batch.len(), self.room());
         let result = receive(&mut self.batch, room);
+        self.batch.iter().skip(open).for_each(T::arrived);
         if self.batch.len() >= BATCH {
             self.close();
         }
@@ -279,6 +294,7 @@ impl<T: Item> Batches<T> {
 
     /// Folds what was formed elsewhere, at most [`BATCH`] items at a time.
     pub fn take(&mut self, items: &[T]) {
+        items.iter().for_each(T::arrived);
         for batch in items.chunks(BATCH) {
             self.sum = self.sum.wrapping_add(fold(batch));
         }

@@ -3,7 +3,8 @@
 use crate::contestant::{Contestant, Shape};
 use crate::field::FIELD;
 use crate::probe::Label;
-use crate::record::{Record, Row};
+use crate::record::{Rates, Record, Row};
+use crate::turn::Measure;
 
 mod spread;
 pub use spread::Spread;
@@ -28,9 +29,9 @@ impl Basis {
     }
 }
 
-impl Record {
+impl<M: Measure> Record<M> {
     /// Without the turns during which another program had a CPU.
-    fn of_shape(&self, shape: Shape) -> impl Iterator<Item = &Row> {
+    fn of_shape(&self, shape: Shape) -> impl Iterator<Item = &Row<M>> {
         self.rows.iter().filter(move |row| row.shape == shape && row.label != Label::Busy)
     }
 
@@ -48,40 +49,44 @@ impl Record {
         }
     }
 
-    /// Round and items/s of the turns that count.
-    fn turns(&self, shape: Shape, name: &str) -> Vec<(usize, f64)> {
+    /// Round and figure of the turns that count.
+    fn turns(
+        &self,
+        shape: Shape,
+        name: &str,
+        figure: impl Fn(&Row<M>) -> Option<f64>,
+    ) -> Vec<(usize, f64)> {
         let basis = self.basis(shape);
         self.of_shape(shape)
             .filter(|row| row.contestant == name)
             .filter(|row| basis == Basis::All || basis == Basis::Only(row.label))
-            .filter_map(|row| Some((row.round, row.rate()?)))
+            .filter_map(|row| Some((row.round, figure(row)?)))
             .collect()
     }
 
-    /// Items/s.
-    pub fn rate(&self, shape: Shape, name: &str) -> Option<Spread> {
-        Spread::of(self.turns(shape, name).into_iter().map(|turn| turn.1).collect())
+    /// A contestant's figure.
+    pub fn spread(
+        &self,
+        shape: Shape,
+        name: &str,
+        figure: impl Fn(&Row<M>) -> Option<f64>,
+    ) -> Option<Spread> {
+        Spread::of(self.turns(shape, name, figure).into_iter().map(|turn| turn.1).collect())
     }
 
-    /// How many times as fast one is as the other, within each round.
-    pub fn ratio(&self, shape: Shape, ours: &str, theirs: &str) -> Option<Spread> {
-        let theirs = self.turns(shape, theirs);
+    /// How many times the second's figure the first's is, within each round.
+    pub fn ratio(
+        &self,
+        shape: Shape,
+        [ours, theirs]: [&str; 2],
+        figure: impl Fn(&Row<M>) -> Option<f64>,
+    ) -> Option<Spread> {
+        let theirs = self.turns(shape, theirs, &figure);
         let pair = |(round, ours): (usize, f64)| {
             let (_, theirs) = theirs.iter().find(|turn| turn.0 == round)?;
             Some(ours / theirs)
         };
-        Spread::of(self.turns(shape, ours).into_iter().filter_map(pair).collect())
-    }
-
-    /// The one with the highest median.
-    pub fn fastest(
-        &self,
-        shape: Shape,
-        among: impl Fn(&dyn Contestant) -> bool,
-    ) -> Option<(&'static str, Spread)> {
-        let rate = |who: &&dyn Contestant| Some((who.name(), self.rate(shape, who.name())?));
-        let rates = FIELD.iter().filter(|who| among(**who)).filter_map(rate);
-        rates.max_by(|a, b| a.1.median.total_cmp(&b.1.median))
+        Spread::of(self.turns(shape, ours, figure).into_iter().filter_map(pair).collect())
     }
 
     /// Whether the contestant had a turn at all.
@@ -98,5 +103,23 @@ impl Record {
             }
         }
         shapes
+    }
+}
+
+impl Rates {
+    /// Items/s.
+    pub fn rate(&self, shape: Shape, name: &str) -> Option<Spread> {
+        self.spread(shape, name, Row::rate)
+    }
+
+    /// The one with the highest median.
+    pub fn fastest(
+        &self,
+        shape: Shape,
+        among: impl Fn(&dyn Contestant) -> bool,
+    ) -> Option<(&'static str, Spread)> {
+        let rate = |who: &&dyn Contestant| Some((who.name(), self.rate(shape, who.name())?));
+        let rates = FIELD.iter().filter(|who| among(**who)).filter_map(rate);
+        rates.max_by(|a, b| a.1.median.total_cmp(&b.1.median))
     }
 }

@@ -5,16 +5,20 @@ use std::fmt::Write;
 use crate::contestant::{BATCH, Contestant, Shape};
 use crate::field::FIELD;
 use crate::probe::Label;
-use crate::record::Record;
-use crate::{machine, targets};
+use crate::record::{Latencies, Rates, Record};
+use crate::turn::Measure;
+use crate::{latency, machine, targets};
 
 const TARGETS: &str = "\n## Targets\n\n";
 const RATES: &str = "\n## Rates\n";
 
 /// The whole page.
-pub fn markdown(record: &Record) -> String {
+pub fn markdown(record: &Rates, latencies: &Latencies) -> String {
     let mut text = String::from("# Against the peers\n\n");
-    text.push_str("Made by `make compare` from `compare.csv`; changes by hand are lost.\n\n");
+    text.push_str(
+        "Made by `make compare` from `compare.csv` and `compare-latency.csv`; changes by hand are \
+         lost.\n\n",
+    );
     for (name, value) in &record.facts {
         let _ = writeln!(text, "- {name}: {value}");
     }
@@ -34,12 +38,16 @@ pub fn markdown(record: &Record) -> String {
         "\nA peer that has a lane for each producer counts as a peer, not as one with a shared \
          handle. The bare ring's consumer folds its batches; the engine's null sink does not.\n",
     );
+    text.push_str(&latency::section(latencies));
     text.push_str(RATES);
     for (bytes, depth) in sizes(record) {
         text.push_str(&rates(record, bytes, depth));
     }
     let _ = write!(text, "\n## Who\n\n{}", who(record));
-    text.push_str(&failures(record));
+    let failures = failures(record) + &failures(latencies);
+    if !failures.is_empty() {
+        let _ = write!(text, "\n## What failed\n\n{failures}");
+    }
     text
 }
 
@@ -50,7 +58,8 @@ pub fn summary(page: &str) -> &str {
     page.get(from..to).unwrap_or(page)
 }
 
-fn labels(record: &Record) -> String {
+/// How many turns have each label, and what the probes say.
+pub fn labels<M: Measure>(record: &Record<M>) -> String {
     let of = |label| record.rows.iter().filter(|row| row.label == label).count();
     let mut probes: Vec<f64> = record.rows.iter().map(|row| row.probes[1]).collect();
     probes.sort_by(f64::total_cmp);
@@ -69,7 +78,7 @@ fn labels(record: &Record) -> String {
     )
 }
 
-fn sizes(record: &Record) -> Vec<(usize, usize)> {
+fn sizes(record: &Rates) -> Vec<(usize, usize)> {
     let mut sizes: Vec<_> =
         record.shapes().iter().map(|shape| (shape.bytes, shape.depth)).collect();
     sizes.dedup();
@@ -80,7 +89,7 @@ fn sizes(record: &Record) -> Vec<(usize, usize)> {
 
 /// A line for each contestant, a column for each number of producers; the fastest single producer
 /// first.
-fn rates(record: &Record, bytes: usize, depth: usize) -> String {
+fn rates(record: &Rates, bytes: usize, depth: usize) -> String {
     let mut shapes = record.shapes();
     shapes.retain(|shape| shape.bytes == bytes && shape.depth == depth);
     shapes.sort_by_key(|shape| shape.producers);
@@ -111,7 +120,7 @@ fn rates(record: &Record, bytes: usize, depth: usize) -> String {
     text
 }
 
-fn in_order(record: &Record, shapes: &[Shape]) -> Vec<&'static dyn Contestant> {
+fn in_order(record: &Rates, shapes: &[Shape]) -> Vec<&'static dyn Contestant> {
     let took_part = |who: &&dyn Contestant| {
         shapes.iter().any(|shape| record.rate(*shape, who.name()).is_some())
     };
@@ -129,7 +138,7 @@ fn millions(rate: f64) -> String {
     if millions < 10.0 { format!("{millions:.2}") } else { format!("{millions:.0}") }
 }
 
-fn who(record: &Record) -> String {
+fn who(record: &Rates) -> String {
     let mut text =
         String::from("| contestant | version | handle | how it is used |\n|---|---|---|---|\n");
     for who in FIELD.iter().filter(|who| record.took_part(who.name())) {
@@ -142,18 +151,20 @@ fn who(record: &Record) -> String {
     text
 }
 
-fn failures(record: &Record) -> String {
+fn failures<M: Measure>(record: &Record<M>) -> String {
     let mut text = String::new();
     for row in &record.rows {
-        if let Err(why) = &row.seconds {
+        if let Err(why) = &row.measured {
             let Shape { producers, bytes, depth } = row.shape;
             let _ = writeln!(
                 text,
-                "- {}, {producers} × {bytes} bytes, {depth} deep, round {}: {why}; left out of \
+                "- {}, {}, {producers} × {bytes} bytes, {depth} deep, round {}: {why}; left out of \
                  this shape from then on",
-                row.contestant, row.round
+                row.contestant,
+                M::WORD,
+                row.round
             );
         }
     }
-    if text.is_empty() { text } else { format!("\n## What failed\n\n{text}") }
+    text
 }

@@ -7,10 +7,11 @@ use std::time::Instant;
 use crate::args::Options;
 use crate::contestant::{BATCH, Contestant, Shape, Work};
 use crate::field::FIELD;
-use crate::machine;
+use crate::paced::Latency;
 use crate::probe::{Label, probe};
-use crate::record::{Record, Row};
-use crate::turn::measure;
+use crate::record::{Latencies, Rates, Record, Row};
+use crate::turn::{Measure, Seconds, measure};
+use crate::{machine, paced};
 
 /// What a turn should take.
 const SECONDS: f64 = 0.2;
@@ -24,66 +25,90 @@ type Plan = HashMap<(Shape, &'static str), Result<u64, String>>;
 
 /// Measures, and writes row by row. Rounds are the outer loop, so that the rounds of a shape lie
 /// far apart in time, and a bad minute spoils one of them.
-pub fn run(options: &Options, record: &mut Record) -> io::Result<()> {
+pub fn run(options: &Options, rates: &mut Rates, latencies: &mut Latencies) -> io::Result<()> {
     let begin = Instant::now();
-    let mut plan = Plan::new();
+    let (mut rate_plan, mut latency_plan) = (Plan::new(), Plan::new());
     for round in 1..=options.rounds {
         for shape in options.shapes() {
-            let mut turns: Vec<&dyn Contestant> =
-                FIELD.iter().copied().filter(|who| takes_part(options, *who, shape)).collect();
-            if turns.is_empty() {
-                continue;
-            }
-            let first = (round - 1) * turns.len() / options.rounds;
-            turns.rotate_left(first);
+            let turns = in_turn(options, round, |who| takes_part(options, who, shape));
             for who in &turns {
-                plan.entry((shape, who.name())).or_insert_with(|| items(options, *who, shape));
+                let items = || items(options, *who, shape);
+                rate_plan.entry((shape, who.name())).or_insert_with(items);
             }
-            turns_of(round, shape, &turns, &mut plan, record)?;
-            let Shape { producers, bytes, depth } = shape;
-            eprintln!(
-                "round {round} of {}: {producers} × {bytes} bytes, {depth} deep, {} turns, {:.0} s",
-                options.rounds,
-                turns.len(),
-                begin.elapsed().as_secs_f64()
-            );
+            turns_of(round, shape, &turns, &mut rate_plan, rates)?;
+            said::<Seconds>(options, round, shape, turns.len(), begin);
         }
+        let turns =
+            in_turn(options, round, |who| options.names(who.name()) && paced::takes_part(who));
+        for who in &turns {
+            latency_plan.entry((paced::SHAPE, who.name())).or_insert(Ok(paced::ITEMS));
+        }
+        turns_of(round, paced::SHAPE, &turns, &mut latency_plan, latencies)?;
+        said::<Latency>(options, round, paced::SHAPE, turns.len(), begin);
     }
     Ok(())
+}
+
+/// Those who take part, and who comes first in this round is another than in the round before.
+fn in_turn(
+    options: &Options,
+    round: usize,
+    takes_part: impl Fn(&dyn Contestant) -> bool,
+) -> Vec<&'static dyn Contestant> {
+    let mut turns: Vec<_> = FIELD.iter().copied().filter(|who| takes_part(*who)).collect();
+    let first = (round - 1) * turns.len() / options.rounds;
+    turns.rotate_left(first);
+    turns
 }
 
 fn takes_part(options: &Options, who: &dyn Contestant, shape: Shape) -> bool {
     options.wants(who.name(), who.kind(), shape) && who.takes(&Work { shape, items: 1 })
 }
 
+fn said<M: Measure>(options: &Options, round: usize, shape: Shape, turns: usize, begin: Instant) {
+    let Shape { producers, bytes, depth } = shape;
+    eprintln!(
+        "round {round} of {}: {}, {producers} × {bytes} bytes, {depth} deep, {turns} turns, {:.0} s",
+        options.rounds,
+        M::WORD,
+        begin.elapsed().as_secs_f64()
+    );
+}
+
 /// One turn for each; who fails is left out of this shape from then on.
-fn turns_of(
+fn turns_of<M: Measure>(
     round: usize,
     shape: Shape,
     turns: &[&dyn Contestant],
     plan: &mut Plan,
-    record: &mut Record,
+    record: &mut Record<M>,
 ) -> io::Result<()> {
+    if turns.is_empty() {
+        return Ok(());
+    }
     let mut before = probe();
     for who in turns {
         let key = (shape, who.name());
         let Some(Ok(items)) = plan.get(&key).cloned() else {
             continue;
         };
-        let seconds = measure(*who, &Work { shape, items }, items / 10);
+        let measured = measure::<M>(*who, &Work { shape, items }, items / 10);
         let after = probe();
-        if let Err(why) = &seconds {
-            eprintln!("{}: {} × {} bytes: {why}", who.name(), shape.producers, shape.bytes);
+        let disturbed = measured.as_ref().is_ok_and(Measure::disturbed);
+        let label = if disturbed { Label::Busy } else { Label::of(before, after) };
+        if let Err(why) = &measured {
+            let Shape { producers, bytes, .. } = shape;
+            eprintln!("{}: {}, {producers} × {bytes} bytes: {why}", who.name(), M::WORD);
             plan.insert(key, Err(why.clone()));
         }
         record.add(&Row {
             round,
-            label: Label::of(before, after),
+            label,
             contestant: who.name().to_owned(),
             version: machine::version(who.package()),
             shape,
             items,
-            seconds,
+            measured,
             probes: [before, after],
         })?;
         before = after;
@@ -99,7 +124,8 @@ fn items(options: &Options, who: &dyn Contestant, shape: Shape) -> Result<u64, S
     }
     let mut items = whole(20_000.0, shape);
     for seconds in [SECONDS / 5.0, SECONDS] {
-        let Ok(took) = measure(who, &Work { shape, items }, items / 10) else { break };
+        let work = Work { shape, items };
+        let Ok(Seconds(took)) = measure(who, &work, items / 10) else { break };
         let rate = items as f64 / took.max(1e-6);
         items = whole((rate * seconds).max(ITEMS_MIN.min(rate * SLOW_SECONDS)), shape);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::args::DEPTH;
 use crate::contestant::{Contestant, Kind, Shape};
 use crate::field::name;
-use crate::record::Record;
+use crate::record::{Rates, Row};
 
 /// Whom a target is measured against.
 #[derive(Clone, Copy)]
@@ -73,7 +73,7 @@ impl Against {
 }
 
 /// The table of targets.
-pub fn table(record: &Record) -> String {
+pub fn table(record: &Rates) -> String {
     let mut text = String::from(
         "| work | P | against | M items/s | ratio (quartiles) | rounds | CPUs | target | |\n\
          |---|---|---|---|---|---|---|---|---|\n",
@@ -95,13 +95,13 @@ pub fn table(record: &Record) -> String {
     text
 }
 
-fn line(record: &Record, target: &Target, shape: Shape, bound: f64) -> String {
+fn line(record: &Rates, target: &Target, shape: Shape, bound: f64) -> String {
     let words = target.against.words();
     let peer = record.fastest(shape, |who| target.against.includes(who));
     let (Some(rate), Some((peer, theirs))) = (record.rate(shape, target.ours), peer) else {
         return format!(" {words} | - | - | - | - | {bound:.1} | {} |", missing(record, target));
     };
-    let Some(ratio) = record.ratio(shape, target.ours, peer) else {
+    let Some(ratio) = record.ratio(shape, [target.ours, peer], Row::rate) else {
         return format!(" {words} | - | - | 0 | - | {bound:.1} | no round with both |");
     };
     let against = if words == peer { peer.into() } else { format!("{words}: {peer}") };
@@ -122,7 +122,7 @@ fn line(record: &Record, target: &Target, shape: Shape, bound: f64) -> String {
     )
 }
 
-fn missing(record: &Record, target: &Target) -> &'static str {
+fn missing(record: &Rates, target: &Target) -> &'static str {
     if target.ours == name::OWNED && !record.took_part(name::OWNED) {
         "`owned_producer` is not there yet"
     } else {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluicegate::ring::{PushError, Ring};
-use sluicegate::{Batch, Batcher, Builder, Producer, WriteContext, WriteError, sink};
+use sluicegate::{Batch, Batcher, Builder, FlushWhen, Producer, WriteContext, WriteError, sink};
 
 use super::name;
 use crate::contestant::{BATCH, Item, Kind, Outcome, Peer, Shape, Work, fold};
@@ -117,7 +117,9 @@ impl Peer for Bare {
 }
 
 fn builder<T: Item>(work: &Work) -> Builder<T> {
-    Batcher::builder().max_batch_size(BATCH).queue_depth(work.shape.depth)
+    let flush_when = if T::PACED { FlushWhen::Idle } else { FlushWhen::Due };
+    let builder = Batcher::builder().max_batch_size(BATCH).queue_depth(work.shape.depth);
+    builder.flush_when(flush_when)
 }
 
 /// Through an engine whose sink folds.
@@ -141,6 +143,7 @@ where
     let spawned = builder.spawn(move |_| {
         let total = Arc::clone(&total);
         let write = move |batch: &Batch<T>, _: &mut WriteContext<'_>| {
+            batch.iter().for_each(T::arrived);
             total.fetch_add(fold(batch), Ordering::Relaxed);
             Ok(())
         };
