@@ -18,10 +18,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod basis;
-#[path = "../compare/src/probe.rs"]
 mod probe;
 mod record;
-#[path = "../compare/src/figures/spread.rs"]
 mod spread;
 mod table;
 

@@ -1,6 +1,6 @@
 //! Where and with what it was measured.
 
-#[path = "../compare/src/machine/here.rs"]
+#[path = "../common/here.rs"]
 mod here;
 
 const LOCK: &str = include_str!("../../Cargo.lock");

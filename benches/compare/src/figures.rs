@@ -6,6 +6,7 @@ use crate::probe::Label;
 use crate::record::{Rates, Record, Row};
 use crate::turn::Measure;
 
+#[path = "../../common/spread.rs"]
 mod spread;
 pub use spread::Spread;
 

@@ -25,8 +25,9 @@ pub fn section(record: &Latencies) -> String {
          latency runs from when it was due to when the consumer has it in hand, or the engine's \
          sink, with `FlushWhen::Idle`. Cores are CPU time of the whole process by time: 1.00 is the \
          producer, which spins. The first tenth of the items is not counted. Turns count by the \
-         same rule as those for the rates; one in which the process had less than a core was \
-         another program's, too.\n\n{}\n\n{}\n\
+         same rule as those for the rates; one in which the process had less than a core, or \
+         the host took a CPU away for ten milliseconds or more, is taken again, ten times at most, \
+         and does not count.\n\n{}\n\n{}\n\
          A peer is lower if its p99 is, and it uses as many cores or less (up to {:.0} % more), \
          each by the median ratio within rounds.\n\n{}",
         labels(record),

@@ -1,5 +1,6 @@
 //! Where and with what it was measured.
 
+#[path = "../../common/here.rs"]
 mod here;
 
 use crate::args::Options;

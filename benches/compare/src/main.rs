@@ -20,6 +20,7 @@ mod figures;
 mod latency;
 mod machine;
 mod paced;
+#[path = "../../common/probe.rs"]
 mod probe;
 mod race;
 mod record;

@@ -221,8 +221,12 @@ fn latency_names_peers_that_are_lower_at_no_more_cpu() {
     assert!(places.is_sorted(), "the lowest first:\n{section}");
     assert_eq!(latency::section(&written(Vec::new())), "");
     let alone = |label| {
-        let row =
-            turn(1, "sluicegate add", label, Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores: 1.5 });
+        let row = turn(
+            1,
+            "sluicegate add",
+            label,
+            Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores: 1.5, stolen: 0.0 },
+        );
         latency::section(&written(vec![row]))
     };
     assert!(alone(Label::Busy).contains("| no turn that counts |"));
@@ -234,7 +238,7 @@ fn latency_names_peers_that_are_lower_at_no_more_cpu() {
 
 #[test]
 fn a_turns_words_are_its_numbers() {
-    let turn = Latency { p50: 0.25, p99: 12.5, p999: 1_000.125, cores: 1.5 };
+    let turn = Latency { p50: 0.25, p99: 12.5, p999: 1_000.125, cores: 1.5, stolen: 0.0 };
     let words = turn.words();
     assert_eq!(words.len(), Latency::COLUMNS.len());
     assert_eq!(of_words(words.iter().map(String::as_str)), Some(turn));

@@ -20,6 +20,8 @@ pub trait Measure: Sized {
     const WORD: &'static str;
     /// The names of the numbers, for the head of the file.
     const COLUMNS: &'static [&'static str];
+    /// How often a turn is taken that is disturbed each time.
+    const ATTEMPTS: usize = 1;
 
     /// Takes a turn, in this process. So many items are for warming up.
     fn take(contestant: &dyn Contestant, work: &Work, warm_up: u64) -> Result<Self, String>;

@@ -1,7 +1,7 @@
 //! How far apart two CPUs are: nanoseconds per round trip of one cache line between two threads. On
 //! virtual machines that changes while one measures, and figures with it, fourfold.
 //!
-//! The library's own benches have this file, too (`benches/common`): it needs nothing but `std`.
+//! `benches/compare` has this file, too: it needs nothing but `std`.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};

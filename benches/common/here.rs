@@ -1,4 +1,4 @@
-//! This machine, this tree and this compiler. The library's own benches have this file, too
+//! This machine, this tree and this compiler. `benches/compare` has this file, too
 //! (`benches/report`).
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Median and quartiles. The library's own benches have this file, too (`benches/common`).
+//! Median and quartiles. `benches/compare` has this file, too.
 
 /// The middle of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
