@@ -24,6 +24,8 @@ use crate::wait::{Beside, Budget, Charge, WaitList, Wake, Want};
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
 /// Looks that even a quiet shard takes.
 const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
+/// How much more often a flusher looks for the first item than for the last one of a batch.
+const EAGER: u32 = 8;
 /// Between two looks at waiters beside whom there is room.
 const NUDGE: Duration = Duration::from_millis(1);
 /// Between two looks for an item whose producer has stopped between claim and publish.
@@ -685,8 +687,10 @@ impl<T, M: Mode<T>> Shard<T, M> {
         if let Some(owned) = &self.owned {
             owned.aim(position);
         }
-        for _ in 0..*looks {
-            pause(FLUSHER_PAUSES);
+        // One item is waited for eagerly: nobody fills the lines that these looks take.
+        let often = if position <= first + 1 { EAGER } else { 1 };
+        for _ in 0..*looks * often {
+            pause(FLUSHER_PAUSES / often);
             if self.is_published(position) || self.wake.has_news(want, alarms) {
                 *looks = FLUSHER_LOOKS;
                 return;
