@@ -1,5 +1,6 @@
 //! Measures latency from `add` to the sink in an open loop, at 10 K, 100 K and 1 M items a second:
-//! one producer, one flusher with `FlushWhen::Idle`, a queue of 65,536.
+//! one producer, with the shared ring or with one of its own, one flusher with `FlushWhen::Idle`, a
+//! queue of 65,536.
 //!
 //! Each item has a time at which it is due, from a fixed schedule, and its latency counts from then
 //! to the start of the write that it is in, whenever it was really sent. So a stall of the engine,
@@ -8,14 +9,14 @@
 //! its own waking is in no figure; the flusher's is.
 //!
 //! The first tenth of a second is not counted. Of the shortest rounds, at 10 K items a second, the
-//! last percentile is that of five items. Every turn checks count and sum.
+//! last percentile is that of three items. Every turn checks count and sum.
 
 use std::hint::spin_loop;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use sluicegate::{Batch, Batcher, FlushWhen, Shutdown, WriteContext, WriteError, sink};
+use sluicegate::{Batch, Batcher, Builder, FlushWhen, Shutdown, WriteContext, WriteError, sink};
 
 mod common;
 use common::{Figure, Turn, or_quick, take_turns};
@@ -24,7 +25,8 @@ use common::{Figure, Turn, or_quick, take_turns};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RATES: [(u64, &str); 3] = [(10_000, "10 K/s"), (100_000, "100 K/s"), (1_000_000, "1 M/s")];
-const PERIOD: Duration = Duration::from_secs(5);
+const DEPTH: usize = 65_536;
+const PERIOD: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(100);
 /// From the start of the clock to the first item.
 const LEAD: Duration = Duration::from_millis(5);
@@ -35,31 +37,39 @@ const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
 /// Adds the items of a turn; an item is the nanosecond at which it is due.
 type Sender = Box<dyn FnMut(u64)>;
 
-/// A way to add, and its name.
-type Way = (&'static str, fn(&Batcher<u64>) -> Sender);
+/// A way to add: its name, what it asks of the engine, and how to.
+type Way = (&'static str, fn(Builder<u64>) -> Builder<u64>, fn(&Batcher<u64>) -> Sender);
 
-const WAYS: [Way; 1] = [("add", add)];
+const WAYS: [Way; 2] = [
+    ("add", |builder| builder, add),
+    ("owned_add", |builder| builder.owned_depth(DEPTH), owned_add),
+];
 
 fn add(batcher: &Batcher<u64>) -> Sender {
     let producer = batcher.producer();
     Box::new(move |due| producer.add(due).expect("the engine is open"))
 }
 
+fn owned_add(batcher: &Batcher<u64>) -> Sender {
+    let mut producer = batcher.owned_producer().expect("there are slots for one");
+    Box::new(move |due| producer.add(due).expect("the engine is open"))
+}
+
 fn main() {
     let mut turns = Vec::new();
-    for (name, sender) in WAYS {
+    for way in WAYS {
         for (rate, said) in RATES {
-            let case = format!("{name} {said}");
-            turns.push(Turn::new(case.clone(), move |_| open_loop(&case, rate, sender)));
+            let case = format!("{} {said}", way.0);
+            turns.push(Turn::new(case.clone(), move |_| open_loop(&case, rate, way)));
         }
     }
     take_turns("latency", ROUNDS, turns);
 }
 
-fn open_loop(case: &str, rate: u64, sender: fn(&Batcher<u64>) -> Sender) -> Vec<Figure> {
+fn open_loop(case: &str, rate: u64, (_, ask, sender): Way) -> Vec<Figure> {
     let schedule = Schedule::new(rate);
     let seen = Arc::new(Mutex::new(Seen::new()));
-    let batcher = engine(&schedule, &seen);
+    let batcher = engine(ask, &schedule, &seen);
     let behind = schedule.send(sender(&batcher));
     batcher.flush(LONG).expect("the sink takes everything");
     let Shutdown { tally, stats, .. } = batcher.shutdown(LONG);
@@ -134,9 +144,13 @@ impl Seen {
     }
 }
 
-fn engine(schedule: &Schedule, seen: &Arc<Mutex<Seen>>) -> Batcher<u64> {
+fn engine(
+    ask: fn(Builder<u64>) -> Builder<u64>,
+    schedule: &Schedule,
+    seen: &Arc<Mutex<Seen>>,
+) -> Batcher<u64> {
     let (schedule, seen) = (*schedule, Arc::clone(seen));
-    let builder = Batcher::builder().flush_when(FlushWhen::Idle).queue_depth(65_536);
+    let builder = ask(Batcher::builder().flush_when(FlushWhen::Idle).queue_depth(DEPTH));
     let spawned = builder.spawn(move |_| {
         let seen = Arc::clone(&seen);
         let look = move |batch: &Batch<u64>, _: &mut WriteContext<'_>| {

@@ -82,6 +82,7 @@ pub mod internals {
         Admission, Bounds, Common, Gate, Lease, Ledger, OwnedRings, Permit, Permits, Policy,
         Resolution, Retries, Seat, Shard, Shared, Work, Writer,
     };
+    pub use crate::ring::front::Front;
     pub use crate::ring::owned::{Closing, OwnedRing, Owner};
     pub use crate::ring::push::Push;
     pub use crate::wait::{Bell, Budget, Charge, Parking, WaitList, Waiter, Wake, Want};

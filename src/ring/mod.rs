@@ -48,7 +48,7 @@
 mod barrier;
 mod error;
 mod fork;
-mod front;
+pub(crate) mod front;
 #[cfg(all(unix, not(any(loom, shuttle, miri))))]
 mod huge;
 mod memory;

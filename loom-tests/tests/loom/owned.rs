@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
 use sluicegate::internals::{
-    Admission, Budget, Closing, Owner, Push, Resolution, Writer, owned_producer, producer, seat,
+    Admission, Budget, Closing, Front, Owner, Push, Resolution, Writer, owned_producer, producer, seat,
 };
 use sluicegate::ring::{Barrier, PushError, Ring};
 use sluicegate::sink::from_fn;
@@ -114,6 +114,33 @@ fn wrap() {
             }
         }
         assert!(out.iter().map(Item::number).eq(0..3), "{out:?}");
+        adding.join().unwrap();
+    });
+}
+
+/// The owner looks at the last slot of two alone, which a consumer has freed after the other.
+#[test]
+fn runs() {
+    model(|| {
+        let (owner, _) = owner(Barrier::Asymmetric);
+        let ring = Arc::clone(owner.ring());
+        let adding = thread::spawn(move || {
+            for first in [0, 2] {
+                let mut items = vec![Item::new(0, first), Item::new(0, first + 1)];
+                while !items.is_empty() {
+                    if owner.push_run(&mut Front::new(&mut items), 2, |item| item).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            }
+        });
+        let mut out = Vec::new();
+        while out.len() < 4 {
+            if ring.pop_run(&mut out, 2).is_err() {
+                thread::yield_now();
+            }
+        }
+        assert!(out.iter().map(Item::number).eq(0..4), "{out:?}");
         adding.join().unwrap();
     });
 }
