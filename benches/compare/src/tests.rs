@@ -47,7 +47,7 @@ fn all_do(
 fn paced_items_arrive_and_each_is_seen_once() {
     let work = Work { shape: paced::SHAPE, items: 2_000 };
     let turn = move |who: &dyn Contestant| {
-        let Latency { p50, p99, p999, cores } = Latency::take(who, &work, work.items / 10)?;
+        let Latency { p50, p99, p999, cores, .. } = Latency::take(who, &work, work.items / 10)?;
         let in_order = 0.0 < p50 && p50 <= p99 && p99 <= p999 && 0.0 < cores;
         in_order.then_some(()).ok_or(format!("{p50}, {p99}, {p999}, {cores}"))
     };
@@ -168,7 +168,7 @@ fn rates() -> Rates {
 /// turns that is not so.
 fn latencies() -> Latencies {
     let row = |round, who: &str, label, p99, cores| {
-        turn(round, who, label, Latency { p50: 1.5, p99, p999: 2.0 * p99, cores })
+        turn(round, who, label, Latency { p50: 1.5, p99, p999: 2.0 * p99, cores, stolen: 0.0 })
     };
     let mut rows = Vec::new();
     for (round, p99) in [(1, 60.0), (2, 80.0), (3, 90.0)] {
@@ -249,9 +249,10 @@ fn a_turns_words_are_its_numbers() {
 
 #[test]
 fn a_sender_without_its_cpu_was_disturbed() {
-    let turn = |cores| Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores };
+    let turn = |cores| Latency { p50: 1.0, p99: 2.0, p999: 3.0, cores, stolen: 0.0 };
     assert!(turn(0.9).disturbed());
     assert!(!turn(1.0).disturbed() && !turn(2.0).disturbed());
+    assert!(Latency { stolen: 10.0, ..turn(2.0) }.disturbed(), "the host had a CPU");
 }
 
 #[test]
