@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
 use sluicegate::internals::{
-    Admission, Budget, Closing, Front, Owner, Push, Resolution, Writer, owned_producer, producer, seat,
+    Admission, Budget, Closing, Front, Owner, Push, Resolution, Writer, owned_producer, producer,
+    seat,
 };
 use sluicegate::ring::{Barrier, PushError, Ring};
 use sluicegate::sink::from_fn;
