@@ -83,7 +83,7 @@ impl<T: Send + 'static, M: Mode<T>> OwnedProducer<T, M> {
     ///
     /// # Errors
     /// As there.
-    #[inline(always)]
+    #[inline(always)] // for the same reason
     pub fn add(&mut self, item: T) -> Result<(), AddError<T>> {
         self.add_entry(M::entry(&self.shard, item, None), Patience::Policy)
     }

@@ -50,8 +50,9 @@ use crate::sync::{Mutex, lock, mutated, try_lock};
 use crate::wait::{Beside, WaitList};
 
 /// So often a ring is looked at in vain, all rings together, from one search for those that have
-/// turned quiet to the next: with 10,000 of them there is one at each look.
+/// turned quiet to the next, but no less than [`VAIN_LOOKS`] looks at all of them.
 const VAIN_MAX: usize = 8_192;
+const VAIN_LOOKS: usize = 4;
 
 #[cfg(test)]
 #[cfg(not(any(loom, shuttle)))]
@@ -265,7 +266,8 @@ impl<E> OwnedRings<E> {
         let mut crowded = false;
         if all {
             crowded = order.look(shared, is_closed);
-            if order.vain >= VAIN_MAX {
+            let vain_max = VAIN_MAX.max(VAIN_LOOKS * order.active.len());
+            if order.vain >= vain_max && !is_closed {
                 order.sweep(self.barrier());
             }
             order.bury_orphans();
@@ -376,12 +378,14 @@ impl<E> OwnedRings<E> {
         is_final
     }
 
-    /// What the holder of the lease waits for awake: up to `position` in the order.
-    pub fn aim(&self, position: u64) {
+    /// What the holder of the lease waits for awake: up to `position` in the order. Returns how many
+    /// rings a look for it goes through.
+    pub fn aim(&self, position: u64) -> usize {
         let mut order = lock(&self.order);
         let more = position.saturating_sub(order.tail).max(1);
         let part = more.div_ceil(order.moved.max(1));
         order.want(part, |_| part);
+        order.active.len()
     }
 
     /// Whether a ring has come to where it was aimed at. Only a hint for when to look again.
@@ -493,7 +497,7 @@ impl<E> Order<E> {
         for &number in active.iter() {
             let Some(place) = &mut rings[number] else { continue };
             let pushed = place.own.ring.pushed();
-            *vain += usize::from(pushed == place.marks.seen);
+            *vain = vain.saturating_add(usize::from(pushed == place.marks.seen));
             append(Some(number), &mut place.marks, pushed);
             crowded |= place.own.ring.len() >= place.own.ring.capacity() / 2;
         }

@@ -24,8 +24,10 @@ use crate::wait::{Beside, Budget, Charge, WaitList, Wake, Want};
 const WORTH_SPINNING: Duration = Duration::from_micros(200);
 /// Looks that even a quiet shard takes.
 const LOOKS_MIN: u32 = if FLUSHER_LOOKS < 2 { FLUSHER_LOOKS } else { 2 };
-/// How much more often a flusher looks for the first item than for the last one of a batch.
+/// How much more often a flusher looks for a single item than for the last one of a batch, if no
+/// more than so many owned rings are to be looked at.
 const EAGER: u32 = 8;
+const EAGER_RINGS: usize = 8;
 /// Between two looks at waiters beside whom there is room.
 const NUDGE: Duration = Duration::from_millis(1);
 /// Between two looks for an item whose producer has stopped between claim and publish.
@@ -684,11 +686,9 @@ impl<T, M: Mode<T>> Shard<T, M> {
         let want = Want::Items { first, position };
         // The first item may come any moment from the last look at the ring on.
         let cut = earlier(until.or_else(|| former.due()), alarm);
-        if let Some(owned) = &self.owned {
-            owned.aim(position);
-        }
+        let rings = self.owned.as_ref().map_or(0, |owned| owned.aim(position));
         // One item is waited for eagerly: nobody fills the lines that these looks take.
-        let often = if position <= first + 1 { EAGER } else { 1 };
+        let often = if position <= first + 1 && rings <= EAGER_RINGS { EAGER } else { 1 };
         for _ in 0..*looks * often {
             pause(FLUSHER_PAUSES / often);
             if self.is_published(position) || self.wake.has_news(want, alarms) {

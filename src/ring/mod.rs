@@ -436,6 +436,7 @@ impl<T> Ring<T> {
     /// Moves `count` items from `head` on to the end of `out`, which has room for them.
     #[inline(always)]
     fn move_out(&self, head: Word, count: usize, out: &mut Vec<T>) {
+        debug_assert!(count <= self.slots.len());
         let free = weaken("relaxed_free", Ordering::Release);
         let lap = self.slots.len() as u64 * STEP;
         let len = out.len();
@@ -547,6 +548,7 @@ impl<T> Claim<'_, T> {
                 word = word.wrapping_add(STEP);
             }
         }
+        debug_assert_eq!(word, self.end(), "an item of the run was left out");
         word
     }
 

@@ -237,7 +237,8 @@ impl<T> OwnedRing<T> {
         self.ring.tail.load(Ordering::Acquire) & ADDING == 0 || mutated("own_adding_ignored") // K2
     }
 
-    /// As [`Ring::pop_run`]. The owner publishes in order: of items that are all there the last tells.
+    /// As [`Ring::pop_run`], by one at a time: slots are freed in order, and the owner relies on it. It
+    /// publishes in order: of items that are all there the last tells.
     pub fn pop_run(&self, out: &mut Vec<T>, max: usize) -> Result<Run, PopError> {
         let ring = &self.ring;
         let max = max.min(ring.capacity());

@@ -96,7 +96,7 @@ fn peers(record: &Latencies, ours: &str) -> Vec<Option<String>> {
 fn table(record: &Latencies) -> String {
     let mut text = format!(
         "µs, CPUs {}: median (quartiles).\n\n\
-         | contestant | p50 | p99 | p99.9 | cores |\n|---|---|---|---|---|\n",
+         | contestant | p50 | p99 | p99.9 | cores | rounds |\n|---|---|---|---|---|---|\n",
         record.basis(SHAPE).name()
     );
     let columns: [fn(&Latency) -> f64; 4] =
@@ -107,7 +107,8 @@ fn table(record: &Latencies) -> String {
             let spread = record.spread(SHAPE, who.name(), figure(of));
             let _ = write!(text, " {} |", spread.map_or("-".into(), words));
         }
-        text.push('\n');
+        let rounds = p99(record, who.name()).map_or(0, |spread| spread.count);
+        let _ = writeln!(text, " {rounds} |");
     }
     text
 }

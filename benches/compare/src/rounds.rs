@@ -99,6 +99,7 @@ fn turns_of<M: Measure>(
             if !disturbed {
                 break;
             }
+            before = probe();
         }
         let after = probe();
         let label = if disturbed { Label::Busy } else { Label::of(before, after) };
