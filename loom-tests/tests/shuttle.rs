@@ -267,7 +267,7 @@ fn owners(when_full: WhenFull) {
     seen.sort_unstable();
     assert_eq!(seen.len() as u64, tally.flushed_ok);
     for id in 0..4 {
-        let mut numbers = seen.iter().filter(|seen| seen.1 == id).map(|seen| seen.2);
+        let numbers = seen.iter().filter(|seen| seen.1 == id).map(|seen| seen.2);
         assert!(numbers.is_sorted_by(|one, next| one < next), "{seen:?}");
     }
     let shard = parts.any();
