@@ -10,6 +10,9 @@ use crate::turn::Measure;
 mod spread;
 pub use spread::Spread;
 
+/// Turns of one contestant from which a median can be taken.
+const ENOUGH: usize = 3;
+
 /// Which turns of a shape count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
@@ -36,18 +39,24 @@ impl<M: Measure> Record<M> {
         self.rows.iter().filter(move |row| row.shape == shape && row.label != Label::Busy)
     }
 
-    /// Turns with CPUs near each other, if those are a third of the shape's; else those with CPUs
-    /// far, if they are half; else all.
+    /// Turns with CPUs near each other, if every contestant has enough of those; else those with CPUs
+    /// far, if so; else all.
     pub fn basis(&self, shape: Shape) -> Basis {
-        let all = self.of_shape(shape).count();
-        let of = |label| self.of_shape(shape).filter(|row| row.label == label).count();
-        if all > 0 && 3 * of(Label::Near) >= all {
-            Basis::Only(Label::Near)
-        } else if all > 0 && 2 * of(Label::Far) >= all {
-            Basis::Only(Label::Far)
-        } else {
-            Basis::All
-        }
+        let labels = [Label::Near, Label::Far];
+        let enough = labels.into_iter().find(|label| self.has_enough(shape, *label));
+        enough.map_or(Basis::All, Basis::Only)
+    }
+
+    /// Whether every contestant of that shape had [`ENOUGH`] turns with that label, or all of its own.
+    fn has_enough(&self, shape: Shape, label: Label) -> bool {
+        let turns = |name: &str, counts: &dyn Fn(Label) -> bool| {
+            let ended = self.of_shape(shape).filter(|row| row.measured.is_ok());
+            ended.filter(|row| row.contestant == name && counts(row.label)).count()
+        };
+        self.of_shape(shape).all(|row| {
+            let name = &row.contestant;
+            turns(name, &|of| of == label) >= turns(name, &|_| true).min(ENOUGH)
+        })
     }
 
     /// Round and figure of the turns that count.

@@ -29,8 +29,8 @@ pub fn markdown(record: &Rates, latencies: &Latencies) -> String {
          in a process of its own. M items/s are medians over rounds; ratios are taken within a round, \
          between the contestants with the highest medians, and the median ratio counts. A turn is \
          near or far by a ping-pong of two threads before and after it: under 100 ns for a round \
-         trip, or above. Where a third of the turns are near, only those count; else the far ones, \
-         if they are half; else all (mixed).\n\n{}\n",
+         trip, or above. Where every contestant had three near turns, only those count; else the far \
+         ones, if it had three of them; else all (mixed).\n\n{}\n",
         labels(record)
     );
     let _ = write!(text, "{TARGETS}{}", targets::table(record));

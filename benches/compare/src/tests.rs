@@ -195,6 +195,16 @@ fn ratios_are_taken_within_near_rounds() {
 }
 
 #[test]
+fn near_rounds_alone_do_not_count_where_somebody_had_too_few() {
+    let mut record = rates();
+    let flume = |(round, label)| turn(round, "flume", label, Seconds(1.0));
+    record.rows.extend([(1, Label::Near), (2, Label::Near), (3, Label::Far)].map(flume));
+    assert_eq!(record.basis(SHAPE), Basis::All);
+    record.rows.extend([flume((4, Label::Near))]);
+    assert_eq!(record.basis(SHAPE), Basis::Only(Label::Near));
+}
+
+#[test]
 fn the_table_names_targets_peers_and_failures() {
     let page = report::markdown(&rates(), &latencies());
     let line = "| shared ring, `u64` | 1 | fastest peer: kanal | 220.0 / 110.0 | \
