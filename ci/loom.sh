@@ -96,7 +96,7 @@ first_panic() { # FILE: the message of the first panic, in one short line
 
 # run_mutant BINARY MUTANT TEST: sets $verdict to killed, SURVIVED or 'no verdict', and $how.
 run_mutant() {
-    local log="$TARGET/mutant.log" rc=0
+    local log="$LOGS/$2-$3.log" rc=0
     { # 2>/dev/null: bash's own line on an aborted child stays out of the table
         (cd "$MODELS" && SLUICEGATE_MUTANT="$2" timeout --kill-after=5 "$MUTANT_TIMEOUT" \
             "$1" --exact "$3" --test-threads=1) >"$log" 2>&1 || rc=$?
@@ -117,27 +117,43 @@ run_mutant() {
     fi
 }
 
-# all_mutants LABEL BINARY: the table; returns 1 if a mutant was not killed.
-all_mutants() {
-    local label="$1" binary="$2" tests name names test begin killed=0 total=0
-    tests="$("$binary" --list --format terse | sed -n 's/: test$//p')"
-    printf '\n%-28s %-44s %-10s %7s  %s\n' "mutant ($label)" test verdict seconds "first panic"
+one_mutant() { # BINARY MUTANT TEST: its line of the table
+    local begin=$SECONDS verdict how
+    run_mutant "$@"
+    printf '%-28s %-44s %-10s %7s  %s\n' "$2" "$3" "$verdict" $((SECONDS - begin)) "$how"
+}
+
+mutant_runs() { # TESTS: `mutant test` for each run that mutants.txt asks for
+    local name names test
     while read -r name names; do
         [ -n "$names" ] || die "mutants.txt: '$name' names no test"
         for test in $names; do
-            grep -qxF -- "$test" <<<"$tests" || die "mutants.txt: '$name' names '$test', and there is no such test"
-            total=$((total + 1))
-            begin=$SECONDS
-            run_mutant "$binary" "$name" "$test"
-            [ "$verdict" != killed ] || killed=$((killed + 1))
-            printf '%-28s %-44s %-10s %7s  %s\n' "$name" "$test" "$verdict" $((SECONDS - begin)) "$how"
+            grep -qxF -- "$test" <<<"$1" || die "mutants.txt: '$name' names '$test', and there is no such test"
+            printf '%s %s\n' "$name" "$test"
         done
     done < <(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$MODELS/mutants.txt")
+}
+
+# all_mutants LABEL BINARY: the table, as many runs at a time as there are CPUs; returns 1 if a mutant was not killed.
+all_mutants() {
+    local label="$1" binary="$2" tests test runs killed total
+    tests="$("$binary" --list --format terse | sed -n 's/: test$//p')"
+    runs="$(mutant_runs "$tests")"
+    total="$(grep -c . <<<"$runs")" || die "mutants.txt is empty"
+    LOGS="$TARGET/mutants"
+    rm -rf "$LOGS"
+    mkdir -p "$LOGS"
+    export LOGS MODELS MUTANT_TIMEOUT
+    export -f run_mutant one_mutant first_panic
+    printf '\n%-28s %-44s %-10s %7s  %s\n' "mutant ($label)" test verdict seconds "first panic"
+    # shellcheck disable=SC2016
+    xargs -L 1 -P "$(getconf _NPROCESSORS_ONLN)" "$BASH" -c 'one_mutant "$@"' one_mutant "$binary" <<<"$runs" \
+        | tee "$LOGS/table"
     while read -r test; do
         grep -qwF -- "$test" <(sed 's/#.*//' "$MODELS/mutants.txt") || say "note: no mutant names the model $test"
     done <<<"$tests"
+    killed="$(awk '$3 == "killed"' "$LOGS/table" | grep -c .)" || true
     say "$label: $killed of $total mutant runs killed"
-    [ "$total" -gt 0 ] || die "mutants.txt is empty"
     [ "$killed" -eq "$total" ]
 }
 
