@@ -15,6 +15,10 @@ use crate::sync::{Backoff, mutated};
 /// producer has taken the slot.
 const EVICTIONS_MAX: u32 = 1 << 16;
 
+/// While a producer waits awake for room, it waits for that of so many full batches, or of half the
+/// ring; see `docs/decisions/0018-room-worth-waiting-for.md`.
+const ROOM_BATCHES: u64 = 8;
+
 /// How long a caller is ready to wait.
 #[derive(Clone, Copy)]
 pub(super) enum Patience {
@@ -396,13 +400,26 @@ pub(super) trait Way<T: Send + 'static, M: Mode<T>>: Sized {
     ) -> Option<R> {
         let mut backoff = Backoff::default();
         while backoff.wait() {
-            if let Ok(done) = attempt() {
+            if self.is_roomy(shard)
+                && let Ok(done) = attempt()
+            {
                 return Some(done);
             }
         }
         match self.own() {
             None => shard.room.wait(deadline, || self.has_room(shard), || attempt().ok()),
             Some(own) => self.wait_for_own(shard, own, deadline, attempt),
+        }
+    }
+
+    /// Whether it is worth while to try again. Whoever takes each slot as soon as it is free writes to
+    /// the very cache line that the flusher is reading.
+    fn is_roomy(&self, shard: &Shard<T, M>) -> bool {
+        let worth = ROOM_BATCHES.saturating_mul(shard.batch_size() as u64);
+        let slots = |capacity: usize| worth.min(capacity as u64 / 2).max(1);
+        match self.own() {
+            None => shard.ring.has_free(slots(shard.ring.capacity())),
+            Some(own) => own.ring.has_free(slots(own.ring.capacity())),
         }
     }
 

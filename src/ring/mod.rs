@@ -325,6 +325,14 @@ impl<T> Ring<T> {
         at_or_after(seq, word.wrapping_add(1))
     }
 
+    /// Whether so many slots in a row may be free. Only a hint for when to try again: it orders
+    /// nothing, and one slot stands for all.
+    pub(crate) fn has_free(&self, slots: u64) -> bool {
+        let tail = self.position(self.tail.load(Ordering::Relaxed));
+        let last = self.word(tail.wrapping_add(slots)).wrapping_sub(STEP);
+        at_or_after(self.slot(last).seq.load(Ordering::Relaxed), last)
+    }
+
     pub(crate) fn word(&self, position: u64) -> Word {
         self.start.wrapping_add(position.wrapping_mul(STEP))
     }

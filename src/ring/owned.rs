@@ -256,6 +256,11 @@ impl<T> OwnedRing<T> {
         })
     }
 
+    /// As [`Ring::has_free`].
+    pub fn has_free(&self, slots: u64) -> bool {
+        self.ring.has_free(slots)
+    }
+
     /// As [`Ring::published_before`].
     pub fn published_before(&self, position: u64) -> bool {
         self.ring.published_before(position)

@@ -315,6 +315,22 @@ fn a_looked_for_position_counts_as_published_from_then_on() {
     }
 }
 
+#[test]
+fn free_slots_are_as_many_as_were_popped() {
+    for ring in rings::<u64>(4) {
+        for lap in 0..3 {
+            assert!(ring.has_free(4), "lap {lap}: it is empty");
+            assert_eq!(ring.try_push_run(&mut vec![1, 2, 3, 4]), Ok(4));
+            assert!(!ring.has_free(1), "lap {lap}: it is full");
+            ring.try_pop_run(&mut Vec::new(), 2).unwrap();
+            assert!(ring.has_free(2) && !ring.has_free(3), "lap {lap}: two are out");
+            ring.try_pop_run(&mut Vec::new(), 2).unwrap();
+        }
+        ring.close();
+        assert!(ring.has_free(4), "closed, and empty all the same");
+    }
+}
+
 /// The numbers of the items that were dropped, and those whose `Drop` panics.
 #[derive(Clone, Default)]
 struct Log(Rc<RefCell<Vec<u64>>>);
