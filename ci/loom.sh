@@ -137,8 +137,9 @@ mutant_runs() { # TESTS: `mutant test` for each run that mutants.txt asks for
 # all_mutants LABEL BINARY: the table, as many runs at a time as there are CPUs; returns 1 if a mutant was not killed.
 all_mutants() {
     local label="$1" binary="$2" tests test runs killed total
-    tests="$("$binary" --list --format terse | sed -n 's/: test$//p')"
-    runs="$(mutant_runs "$tests")"
+    # `|| return`: called with `|| die`, no failure in here ends the script by itself.
+    tests="$("$binary" --list --format terse | sed -n 's/: test$//p')" || return 1
+    runs="$(mutant_runs "$tests")" || return 1
     total="$(grep -c . <<<"$runs")" || die "mutants.txt is empty"
     LOGS="$TARGET/mutants"
     rm -rf "$LOGS"

@@ -185,7 +185,7 @@ boot() {
     command_line "$1" "$2" "$3"
     for try in $(seq "$BOOTS"); do
         emulate "$log"
-        is_up "$log" && break
+        if is_up "$log" || grep -q '^verdict:' "$log" || [ "$rc" -eq 3 ]; then break; fi
         cp "$log" "$log.not-up-$try"
         say "$name: the kernel did not come up (boot $try of $BOOTS, exit code $rc): ${log#"$ROOT"/}.not-up-$try"
     done

@@ -415,6 +415,9 @@ pub(super) trait Way<T: Send + 'static, M: Mode<T>>: Sized {
     /// Whether it is worth while to try again. Whoever takes each slot as soon as it is free writes to
     /// the very cache line that the flusher is reading.
     fn is_roomy(&self, shard: &Shard<T, M>) -> bool {
+        if self.overflows() {
+            return true; // there may be room elsewhere
+        }
         let worth = ROOM_BATCHES.saturating_mul(shard.batch_size() as u64);
         let slots = |capacity: usize| worth.min(capacity as u64 / 2).max(1);
         match self.own() {

@@ -17,7 +17,7 @@ use crate::sink::Sink;
 use crate::sync::mutated;
 
 /// Adds items to an engine through a ring of its own: no compare-and-swap for each item, no cache line
-/// that another producer writes. An add takes a little more than half as long as through a
+/// that another producer writes. An add takes half to four fifths of the time that it takes through a
 /// [`Producer`](crate::Producer). `Send`, but neither `Clone` nor `Sync`: make one for each thread, on
 /// that thread, with [`Batcher::owned_producer`].
 ///
