@@ -328,8 +328,8 @@ impl<T> Ring<T> {
     /// Whether so many slots in a row may be free. Only a hint for when to try again: it orders
     /// nothing, and one slot stands for all.
     pub(crate) fn has_free(&self, slots: u64) -> bool {
-        let tail = self.position(self.tail.load(Ordering::Relaxed));
-        let last = self.word(tail.wrapping_add(slots)).wrapping_sub(STEP);
+        let tail = self.tail.load(Ordering::Relaxed) & !CLOSED;
+        let last = tail.wrapping_add(slots.wrapping_sub(1).wrapping_mul(STEP));
         at_or_after(self.slot(last).seq.load(Ordering::Relaxed), last)
     }
 
