@@ -40,7 +40,7 @@ impl<M: Measure> Record<M> {
     }
 
     /// Turns with CPUs near each other, if every contestant has enough of those; else those with CPUs
-    /// far, if so; else all.
+    /// far, if so; else all. Of no turns it is all.
     pub fn basis(&self, shape: Shape) -> Basis {
         let labels = [Label::Near, Label::Far];
         let enough = labels.into_iter().find(|label| self.has_enough(shape, *label));
@@ -53,10 +53,12 @@ impl<M: Measure> Record<M> {
             let ended = self.of_shape(shape).filter(|row| row.measured.is_ok());
             ended.filter(|row| row.contestant == name && counts(row.label)).count()
         };
-        self.of_shape(shape).all(|row| {
-            let name = &row.contestant;
-            turns(name, &|of| of == label) >= turns(name, &|_| true).min(ENOUGH)
-        })
+        let mut rows = self.of_shape(shape).peekable();
+        rows.peek().is_some()
+            && rows.all(|row| {
+                let name = &row.contestant;
+                turns(name, &|of| of == label) >= turns(name, &|_| true).min(ENOUGH)
+            })
     }
 
     /// Round and figure of the turns that count.

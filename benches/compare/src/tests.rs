@@ -200,6 +200,7 @@ fn near_rounds_alone_do_not_count_where_somebody_had_too_few() {
     let flume = |(round, label)| turn(round, "flume", label, Seconds(1.0));
     record.rows.extend([(1, Label::Near), (2, Label::Near), (3, Label::Far)].map(flume));
     assert_eq!(record.basis(SHAPE), Basis::All);
+    assert_eq!(written::<Seconds>(Vec::new()).basis(SHAPE), Basis::All);
     record.rows.extend([flume((4, Label::Near))]);
     assert_eq!(record.basis(SHAPE), Basis::Only(Label::Near));
 }
